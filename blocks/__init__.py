@@ -1,0 +1,1 @@
+"""Everything that touches the world: one package for each part of it."""

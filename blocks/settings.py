@@ -1,0 +1,76 @@
+"""Settings of Fifty Steps: environment variables with the prefix `FIFTY_`.
+
+What `fifty init` was told is kept in `FIFTY_HOME/fifty.env`, so that the next command
+needs no environment; a variable in the environment wins over the file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_HOME = Path("/var/lib/fifty")
+
+
+class Settings(BaseSettings):
+    """All settings. Directories are derived from `home`.
+
+    Attributes:
+        home: Where everything lives that Fifty Steps keeps on this host.
+        host: This host's name in the scheduler.
+        credentials: The credentials block that commands use where none is named.
+        prefect_api_url: The Prefect server's API, e.g. `http://127.0.0.1:4200/api`.
+        accelerator: `auto` asks the machine; `kvm` or `tcg` insists.
+        mirror: Debian mirror for image builds; none means the one of this host's apt.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FIFTY_", extra="ignore")
+
+    home: Path = DEFAULT_HOME
+    host: str = Field(default_factory=lambda: socket.gethostname().split(".")[0])
+    credentials: str = "default"
+    prefect_api_url: str | None = None
+    accelerator: str = "auto"
+    mirror: str | None = None
+
+    @property
+    def database(self) -> Path:
+        """The state store's SQLite file."""
+        return self.home / "state.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where Prefect keeps the steps' results."""
+        return self.home / "checkpoints"
+
+    @property
+    def images(self) -> Path:
+        """The image catalogue's files; `images/cache` holds this host's bases."""
+        return self.home / "images"
+
+    @property
+    def instances(self) -> Path:
+        """One directory an instance."""
+        return self.home / "instances"
+
+    @property
+    def networks(self) -> Path:
+        """One directory a network: dnsmasq's and the metadata service's files."""
+        return self.home / "networks"
+
+    @property
+    def keys(self) -> Path:
+        """Key pairs that `fifty init` made."""
+        return self.home / "keys"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    home = Path(os.environ.get("FIFTY_HOME", DEFAULT_HOME))
+    return Settings(_env_file=home / "fifty.env")

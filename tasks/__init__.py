@@ -1,0 +1,1 @@
+"""The fifty steps, one file a stage, and the engine that runs them (`tasks.step`)."""
