@@ -16,18 +16,18 @@ class Resource(BaseModel):
 #: A host name label (RFC 1123): what a VM may be called, as the guest is called so too.
 HostName = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z", max_length=63),
+    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63),
     Field(description="lower-case letters, digits and hyphens, 63 at most (RFC 1123)"),
 ]
 
 #: The name of a network, image, flavor, router, group or key pair.
 ResourceName = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z", max_length=63),
+    StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$", max_length=63),
     Field(description="letters, digits, dot, underscore and hyphen, 63 at most"),
 ]
 
 #: `fa:16:3e:...`, lower case.
-MacAddress = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")]
+MacAddress = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -90,10 +90,10 @@ class VmRequest(Resource):
     different_host: tuple[HostName, ...] = Field(default=(), description="not beside these VMs")
     on_failure: Literal["rollback", "keep"] = "rollback"
     request_id: str | None = Field(
-        default=None, max_length=128, pattern=r"^[\x21-\x7e]+\Z", description="idempotency key"
+        default=None, max_length=128, pattern=r"^[\x21-\x7e]+$", description="idempotency key"
     )
     credentials: str = Field(
-        default="default", pattern=r"^[a-z0-9-]{1,63}\Z", description="name of a credentials block"
+        default="default", pattern=r"^[a-z0-9-]{1,63}$", description="name of a credentials block"
     )
 
     @field_validator("key")
@@ -154,7 +154,7 @@ class NetworkRequest(Resource):
         default="closed", description="what an external network leads to"
     )
     physical_bridge: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._-]{1,15}\Z", description="flat: an existing bridge"
+        default=None, pattern=r"^[A-Za-z0-9._-]{1,15}$", description="flat: an existing bridge"
     )
     router: ResourceName | None = Field(
         default=None, description="attach to this router, which is made if it is not there"
@@ -162,7 +162,7 @@ class NetworkRequest(Resource):
     external_network: ResourceName | None = Field(
         default=None, description="give that router its gateway in this network"
     )
-    credentials: str = Field(default="default", pattern=r"^[a-z0-9-]{1,63}\Z")
+    credentials: str = Field(default="default", pattern=r"^[a-z0-9-]{1,63}$")
 
 
 class ImageRequest(Resource):
@@ -171,4 +171,4 @@ class ImageRequest(Resource):
     recipe: ResourceName
     name: ResourceName | None = Field(default=None, description="default: the recipe's name")
     rebuild: bool = Field(default=False, description="also if the image is there already")
-    credentials: str = Field(default="default", pattern=r"^[a-z0-9-]{1,63}\Z")
+    credentials: str = Field(default="default", pattern=r"^[a-z0-9-]{1,63}$")

@@ -1,0 +1,263 @@
+"""Flavors, images and hosts in the state store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from blocks.errors import Conflict, HostFault, NotFound
+from blocks.resources import Flavor, Host, Image
+from blocks.state.database import Database
+from blocks.state.tables import ClaimRow, FlavorRow, HostRow, ImageRow, InstanceRow
+from blocks.state.tables.base import now
+
+
+class Flavors:
+    """Sizes of instances."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, flavor: Flavor) -> None:
+        """Record a flavor, or change it; instances keep the one they were made with."""
+        with self._database.write() as session:
+            session.merge(FlavorRow(**flavor.model_dump()))
+
+    def get(self, name: str) -> Flavor:
+        """A flavor.
+
+        Raises:
+            NotFound: The message lists those that there are.
+        """
+        with self._database.read() as session:
+            row = session.get(FlavorRow, name)
+            if row is None:
+                known = ", ".join(session.scalars(select(FlavorRow.name).order_by(FlavorRow.name)))
+                raise NotFound(f"there is no flavor {name!r}; there are: {known or 'none'}")
+            return self._model(row)
+
+    def list(self) -> list[Flavor]:
+        """All flavors, the smallest first."""
+        with self._database.read() as session:
+            rows = session.scalars(select(FlavorRow).order_by(FlavorRow.ram_mib, FlavorRow.name))
+            return [self._model(row) for row in rows]
+
+    @staticmethod
+    def _model(row: FlavorRow) -> Flavor:
+        return Flavor(
+            name=row.name,
+            vcpus=row.vcpus,
+            ram_mib=row.ram_mib,
+            disk_gib=row.disk_gib,
+            limits=row.limits,
+        )
+
+
+class Images:
+    """The image catalogue."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, image: Image) -> None:
+        """Record an image, or a new state of it.
+
+        Raises:
+            Conflict: Another image of the same owner has its name.
+        """
+        with self._database.write() as session:
+            other = session.scalar(
+                select(ImageRow).where(
+                    ImageRow.tenant_id == image.tenant_id, ImageRow.name == image.name
+                )
+            )
+            if other is not None and other.id != image.id:
+                raise Conflict(f"an image named {image.name!r} is there already")
+            session.merge(
+                ImageRow(
+                    id=image.id,
+                    tenant_id=image.tenant_id,
+                    name=image.name,
+                    status=image.status,
+                    document=image.model_dump(mode="json"),
+                )
+            )
+
+    def get(self, image_id: str) -> Image:
+        """An image by its id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._database.read() as session:
+            row = session.get(ImageRow, image_id)
+        if row is None:
+            raise NotFound(f"there is no image with id {image_id}")
+        return Image.model_validate(row.document)
+
+    def find(self, tenant_id: str, name: str) -> Image:
+        """The tenant's image of that name, else a public one.
+
+        Raises:
+            NotFound: The message lists what the tenant can see.
+        """
+        visible = self.list(tenant_id)
+        for image in sorted(visible, key=lambda image: image.tenant_id != tenant_id):
+            if image.name == name:
+                return image
+        known = ", ".join(sorted(image.name for image in visible))
+        raise NotFound(
+            f"there is no image {name!r}; there are: {known or 'none'}",
+            hint="`fifty image build RECIPE` makes one",
+        )
+
+    def list(self, tenant_id: str | None) -> list[Image]:
+        """The images that a tenant can see; with None all."""
+        query = select(ImageRow).order_by(ImageRow.name)
+        if tenant_id is not None:
+            public = ImageRow.document["visibility"].as_string() == "public"
+            query = query.where(or_(ImageRow.tenant_id == tenant_id, public))
+        with self._database.read() as session:
+            return [Image.model_validate(row.document) for row in session.scalars(query)]
+
+    def delete(self, image_id: str) -> None:
+        """Forget an image.
+
+        Raises:
+            Conflict: An instance was made from it.
+        """
+        with self._database.write() as session:
+            users = session.scalars(
+                select(InstanceRow.name).where(
+                    InstanceRow.image_id == image_id, InstanceRow.live_name.is_not(None)
+                )
+            ).all()
+            if users:
+                raise Conflict(f"the image is in use by {', '.join(sorted(users))}")
+            row = session.get(ImageRow, image_id)
+            if row is not None:
+                session.delete(row)
+
+
+class Hosts:
+    """Hosts, and what instances claim of them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def report(self, host: Host) -> None:
+        """Record what a host says of itself; also its heartbeat."""
+        document = host.model_dump(
+            mode="json",
+            exclude={
+                "name",
+                "enabled",
+                "failures",
+                "heartbeat_at",
+                "instances",
+                "claimed_vcpus",
+                "claimed_ram_mib",
+                "claimed_disk_gib",
+            },
+        )
+        with self._database.write() as session:
+            row = session.get(HostRow, host.name)
+            if row is None:
+                row = HostRow(name=host.name, failures=0)
+                session.add(row)
+            row.document = document
+            row.heartbeat_at = now()
+
+    def list(self) -> list[Host]:
+        """All hosts with their claims, by name."""
+        with self._database.read() as session:
+            rows = session.scalars(select(HostRow).order_by(HostRow.name)).all()
+            return [self._model(session, row) for row in rows]
+
+    def count_failure(self, name: str, *, failed: bool) -> None:
+        """Count a build that failed on a host, or forget the count after one that did not."""
+        with self._database.write() as session:
+            row = session.get(HostRow, name)
+            if row is not None:
+                row.failures = row.failures + 1 if failed else 0
+
+    def claim(self, instance_id: str, name: str, wanted: dict[str, int]) -> bool:
+        """Claim vcpus, ram_mib and disk_gib of a host for an instance, all or nothing.
+
+        Returns:
+            False where the same claim was there already.
+
+        Raises:
+            HostFault: The host has not enough left; another one may.
+        """
+        with self._database.write() as session:
+            if session.get(ClaimRow, instance_id) is not None:
+                return False
+            row = session.get(HostRow, name)
+            if row is None:
+                raise HostFault(f"the host {name!r} is not known")
+            host = self._model(session, row)
+            lacking = [
+                f"{key}: {wanted[key]} asked for, {free} free"
+                for key, free in free_resources(host).items()
+                if wanted[key] > free
+            ]
+            if lacking:
+                raise HostFault(f"{name} has not enough left", details=lacking)
+            session.add(ClaimRow(instance_id=instance_id, host=name, **wanted))
+            return True
+
+    def release(self, instance_id: str) -> bool:
+        """Give a claim back; True where there was one."""
+        with self._database.write() as session:
+            row = session.get(ClaimRow, instance_id)
+            if row is None:
+                return False
+            session.delete(row)
+            return True
+
+    def claim_of(self, instance_id: str) -> dict[str, Any] | None:
+        """The claim of an instance."""
+        with self._database.read() as session:
+            row = session.get(ClaimRow, instance_id)
+        if row is None:
+            return None
+        return {
+            "host": row.host,
+            "vcpus": row.vcpus,
+            "ram_mib": row.ram_mib,
+            "disk_gib": row.disk_gib,
+        }
+
+    @staticmethod
+    def _model(session: Session, row: HostRow) -> Host:
+        used = session.execute(
+            select(
+                func.coalesce(func.sum(ClaimRow.vcpus), 0),
+                func.coalesce(func.sum(ClaimRow.ram_mib), 0),
+                func.coalesce(func.sum(ClaimRow.disk_gib), 0),
+                func.count(),
+            ).where(ClaimRow.host == row.name)
+        ).one()
+        return Host(
+            **row.document,
+            name=row.name,
+            enabled=row.enabled,
+            failures=row.failures,
+            heartbeat_at=row.heartbeat_at,
+            claimed_vcpus=used[0],
+            claimed_ram_mib=used[1],
+            claimed_disk_gib=used[2],
+            instances=used[3],
+        )
+
+
+def free_resources(host: Host) -> dict[str, int]:
+    """What is left of a host after overcommit: vcpus, ram_mib, disk_gib (Nova's ratios)."""
+    return {
+        "vcpus": int(host.vcpus * host.vcpu_ratio) - host.claimed_vcpus,
+        "ram_mib": int(host.ram_mib * host.ram_ratio) - host.claimed_ram_mib,
+        "disk_gib": int(host.disk_gib * host.disk_ratio) - host.claimed_disk_gib,
+    }

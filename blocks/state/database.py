@@ -1,0 +1,90 @@
+"""The connection to the state store's database, and its transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from blocks.errors import NotFound, Transient
+
+#: How long a writer waits for another one, milliseconds.
+BUSY_TIMEOUT_MS = 60_000
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    # The sqlite3 module's own transaction handling would begin too late and unasked.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # FULL: an intent that was written must survive a loss of power, or it is no intent.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A writer takes the write lock at once: two that read first and write later could
+    # otherwise both believe that the same address is free.
+    writing = connection.get_execution_options().get("fifty_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+class Database:
+    """An SQLite database in WAL mode, with reading and writing transactions.
+
+    Args:
+        path: The database's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.url = f"sqlite:///{path}"
+        self._engine = create_engine(self.url)
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        self._writer = self._engine.execution_options(fifty_write=True)
+
+    def require(self) -> None:
+        """Check that the store is there.
+
+        Raises:
+            NotFound: `fifty init` has not been run.
+        """
+        if not self.path.exists():
+            raise NotFound(f"there is no state store at {self.path}", hint="run `fifty init`")
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads: a consistent view, never waits for writers."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that writes: alone from its first statement to its commit.
+
+        Raises:
+            Transient: Others held the database for longer than `BUSY_TIMEOUT_MS`.
+        """
+        try:
+            with Session(self._writer, expire_on_commit=False) as session, session.begin():
+                yield session
+        except OperationalError as error:
+            if "locked" in str(error.orig):
+                raise Transient("the state store was busy for a minute") from error
+            raise
+
+    def connect(self) -> Connection:
+        """A raw connection for Alembic."""
+        return self._engine.connect()
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()

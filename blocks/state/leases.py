@@ -1,0 +1,87 @@
+"""Leases: at most one run works on a build at a time."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from datetime import timedelta
+
+from blocks.errors import Conflict
+from blocks.state.database import Database
+from blocks.state.machine import boot_id, process_started
+from blocks.state.tables import LeaseRow
+from blocks.state.tables.base import now
+
+#: A lease that was not renewed for so long is free, wherever its holder was.
+LEASE_S = 60.0
+
+
+class Leases:
+    """Leases on builds."""
+
+    def __init__(self, database: Database, host: str) -> None:
+        self._database = database
+        self._host = host
+
+    def acquire(self, build_id: str, purpose: str) -> str:
+        """Take a build's lease.
+
+        Args:
+            build_id: Which build.
+            purpose: What for, in a word: `create`, `resume`, `rollback`, `delete`.
+
+        Returns:
+            A token that proves it to `renew` and `release`.
+
+        Raises:
+            Conflict: Somebody else holds it and is alive.
+        """
+        with self._database.write() as session:
+            row = session.get(LeaseRow, build_id)
+            if row is not None and self._alive(row):
+                raise Conflict(
+                    f"another run ({row.purpose}, process {row.pid} on {row.host}) "
+                    "is working on it",
+                    hint="wait for it to end, or stop it",
+                )
+            if row is None:
+                row = LeaseRow(build_id=build_id)
+                session.add(row)
+            row.token = str(uuid.uuid4())
+            row.purpose = purpose
+            row.host = self._host
+            row.pid = os.getpid()
+            row.pid_started = process_started(row.pid) or 0
+            row.boot_id = boot_id()
+            row.expires_at = now() + timedelta(seconds=LEASE_S)
+            return row.token
+
+    def renew(self, build_id: str, token: str) -> bool:
+        """Keep a lease for another `LEASE_S` seconds; False where it is lost."""
+        with self._database.write() as session:
+            row = session.get(LeaseRow, build_id)
+            if row is None or row.token != token:
+                return False
+            row.expires_at = now() + timedelta(seconds=LEASE_S)
+            return True
+
+    def release(self, build_id: str, token: str) -> None:
+        """Give a lease back; one that is lost already is fine."""
+        with self._database.write() as session:
+            row = session.get(LeaseRow, build_id)
+            if row is not None and row.token == token:
+                session.delete(row)
+
+    def held(self, build_id: str) -> str | None:
+        """What a live lease on a build is for; None where there is none."""
+        with self._database.read() as session:
+            row = session.get(LeaseRow, build_id)
+            return row.purpose if row is not None and self._alive(row) else None
+
+    def _alive(self, row: LeaseRow) -> bool:
+        if row.expires_at <= now():
+            return False
+        if row.host != self._host:
+            return True
+        # On our own host the truth is at hand: no need to wait for a dead one's expiry.
+        return row.boot_id == boot_id() and process_started(row.pid) == row.pid_started

@@ -1,0 +1,354 @@
+"""Networks, subnets and routers in the state store."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from blocks.errors import Conflict, NotFound
+from blocks.resources import (
+    Network,
+    NetworkType,
+    Pool,
+    PortKind,
+    Router,
+    RouterLeg,
+    Subnet,
+)
+from blocks.state.database import Database
+from blocks.state.ports import port_model
+from blocks.state.tables import (
+    AddressRow,
+    NetworkRow,
+    PortRow,
+    RouterRow,
+    SegmentRow,
+    SubnetRow,
+)
+
+MAX_VNI = 2**24 - 1
+_ZONES = 2**16 - 1
+
+
+class Networks:
+    """Networks and their subnets."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, network: Network) -> Network:
+        """Record a network: its conntrack zone and, where not given, its segment id chosen.
+
+        The same id again gives back what is recorded.
+
+        Raises:
+            Conflict: The tenant has a network of that name, or the segment id is taken.
+        """
+        with self._database.write() as session:
+            row = session.get(NetworkRow, network.id)
+            if row is not None:
+                return network_model(session, row)
+            self._refuse_same_name(session, network)
+            values = network.model_dump(mode="json", exclude={"segment_id"})
+            values["zone"] = _free_zone(session)
+            row = NetworkRow(**values)
+            session.add(row)
+            session.flush()
+            if network.type is NetworkType.VXLAN:
+                segment = _segment(session, network)
+                session.add(
+                    SegmentRow(type=network.type.value, segment_id=segment, network_id=network.id)
+                )
+                session.flush()
+            return network_model(session, row)
+
+    @staticmethod
+    def _refuse_same_name(session: Session, network: Network) -> None:
+        other = session.scalar(
+            select(NetworkRow.id).where(
+                NetworkRow.tenant_id == network.tenant_id, NetworkRow.name == network.name
+            )
+        )
+        if other is not None:
+            raise Conflict(f"a network named {network.name!r} is there already")
+
+    def add_subnet(self, subnet: Subnet) -> None:
+        """Record a subnet; the same id again changes nothing.
+
+        Raises:
+            Conflict: Its CIDR overlaps another one of the network.
+        """
+        with self._database.write() as session:
+            if session.get(SubnetRow, subnet.id) is not None:
+                return
+            for cidr in session.scalars(
+                select(SubnetRow.cidr).where(SubnetRow.network_id == subnet.network_id)
+            ):
+                if IPv4Network(cidr).overlaps(subnet.cidr):
+                    raise Conflict(f"{subnet.cidr} overlaps {cidr}, which the network has already")
+            session.add(SubnetRow(**subnet.model_dump(mode="json", exclude={"dhcp_address"})))
+
+    def get(self, network_id: str) -> Network:
+        """A network by its id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._database.read() as session:
+            row = session.get(NetworkRow, network_id)
+            if row is None:
+                raise NotFound(f"there is no network with id {network_id}")
+            return network_model(session, row)
+
+    def find(self, tenant_id: str, name: str) -> Network:
+        """A network that the tenant can use or see: its own, a shared or an external one.
+
+        Raises:
+            NotFound: There is none of that name or id.
+        """
+        visible = self.list(tenant_id)
+        for network in sorted(visible, key=lambda network: network.tenant_id != tenant_id):
+            if name in (network.name, network.id):
+                return network
+        known = ", ".join(sorted(network.name for network in visible))
+        raise NotFound(f"there is no network {name!r}; there are: {known or 'none'}")
+
+    def list(self, tenant_id: str | None = None) -> list[Network]:
+        """Networks by name; those a tenant can see, or all."""
+        query = select(NetworkRow).order_by(NetworkRow.name)
+        if tenant_id is not None:
+            query = query.where(
+                or_(NetworkRow.tenant_id == tenant_id, NetworkRow.shared, NetworkRow.external)
+            )
+        with self._database.read() as session:
+            return [network_model(session, row) for row in session.scalars(query).all()]
+
+    def subnets(self, network_id: str) -> Sequence[Subnet]:
+        """A network's subnets."""
+        with self._database.read() as session:
+            return subnets_of(session, network_id)
+
+    def refuse_if_used(self, network_id: str) -> None:
+        """Check that nothing but its own DHCP port is in a network.
+
+        Raises:
+            Conflict: Guests, router interfaces or gateways are; the details name them.
+        """
+        with self._database.read() as session:
+            rows = session.scalars(
+                select(PortRow).where(
+                    PortRow.network_id == network_id, PortRow.kind != PortKind.DHCP
+                )
+            ).all()
+        if rows:
+            raise Conflict(
+                f"the network is in use by {len(rows)} port(s)",
+                hint="delete its VMs and detach its routers first",
+                details=[f"{row.kind} port {row.id} of {row.device_id}" for row in rows],
+            )
+
+    def delete(self, network_id: str) -> bool:
+        """Forget a network with its subnets, its segment and its DHCP port.
+
+        Raises:
+            Conflict: It is in use.
+        """
+        self.refuse_if_used(network_id)
+        with self._database.write() as session:
+            row = session.get(NetworkRow, network_id)
+            if row is None:
+                return False
+            for port in session.scalars(select(PortRow).where(PortRow.network_id == network_id)):
+                session.delete(port)
+            session.flush()
+            for table in (SubnetRow, SegmentRow):
+                for part in session.scalars(select(table).where(table.network_id == network_id)):
+                    session.delete(part)
+            session.flush()
+            session.delete(row)
+            return True
+
+
+class Routers:
+    """Routers; their legs are ports."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, router: Router) -> bool:
+        """Record a router; False where it is recorded already.
+
+        Raises:
+            Conflict: The tenant has another one of that name.
+        """
+        with self._database.write() as session:
+            if session.get(RouterRow, router.id) is not None:
+                return False
+            other = session.scalar(
+                select(RouterRow.id).where(
+                    RouterRow.tenant_id == router.tenant_id, RouterRow.name == router.name
+                )
+            )
+            if other is not None:
+                raise Conflict(f"a router named {router.name!r} is there already")
+            session.add(
+                RouterRow(
+                    id=router.id,
+                    tenant_id=router.tenant_id,
+                    name=router.name,
+                    host=router.host,
+                    snat=router.snat,
+                )
+            )
+            return True
+
+    def get(self, router_id: str) -> Router:
+        """A router with its legs.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._database.read() as session:
+            row = session.get(RouterRow, router_id)
+            if row is None:
+                raise NotFound(f"there is no router with id {router_id}")
+            return _router(session, row)
+
+    def find(self, tenant_id: str, name: str) -> Router:
+        """A tenant's router by name or id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        for router in self.list(tenant_id):
+            if name in (router.name, router.id):
+                return router
+        raise NotFound(f"there is no router {name!r}")
+
+    def list(self, tenant_id: str | None = None) -> list[Router]:
+        """Routers by name, of one tenant or all."""
+        query = select(RouterRow).order_by(RouterRow.name)
+        if tenant_id is not None:
+            query = query.where(RouterRow.tenant_id == tenant_id)
+        with self._database.read() as session:
+            return [_router(session, row) for row in session.scalars(query).all()]
+
+    def of_network(self, network_id: str) -> Router | None:
+        """The router with an interface in a network."""
+        with self._database.read() as session:
+            row = session.scalar(
+                select(RouterRow)
+                .join(PortRow, PortRow.device_id == RouterRow.id)
+                .where(PortRow.network_id == network_id, PortRow.kind == PortKind.ROUTER_INTERFACE)
+            )
+            return _router(session, row) if row is not None else None
+
+    def delete(self, router_id: str) -> bool:
+        """Forget a router that has no legs.
+
+        Raises:
+            Conflict: It still has interfaces or a gateway.
+        """
+        with self._database.write() as session:
+            row = session.get(RouterRow, router_id)
+            if row is None:
+                return False
+            legs = session.scalar(
+                select(func.count()).select_from(PortRow).where(PortRow.device_id == router_id)
+            )
+            if legs:
+                raise Conflict(
+                    f"the router {row.name!r} still has {legs} interface(s)",
+                    hint="`fifty router clear-gateway` and delete its networks first",
+                )
+            session.delete(row)
+            return True
+
+
+def network_model(session: Session, row: NetworkRow) -> Network:
+    """The model of a network's row."""
+    values = {column.key: getattr(row, column.key) for column in row.__table__.columns}
+    segment = session.scalar(select(SegmentRow).where(SegmentRow.network_id == row.id))
+    return Network.model_validate({**values, "segment_id": segment.segment_id if segment else None})
+
+
+def subnets_of(session: Session, network_id: str) -> list[Subnet]:
+    """The subnets of a network, each with its DHCP server's address."""
+    rows = session.scalars(
+        select(SubnetRow).where(SubnetRow.network_id == network_id).order_by(SubnetRow.cidr)
+    ).all()
+    return [_subnet(session, row) for row in rows]
+
+
+def _subnet(session: Session, row: SubnetRow) -> Subnet:
+    address = session.scalar(
+        select(AddressRow.address)
+        .join(PortRow, PortRow.id == AddressRow.port_id)
+        .where(AddressRow.subnet_id == row.id, PortRow.kind == PortKind.DHCP)
+    )
+    return Subnet(
+        id=row.id,
+        network_id=row.network_id,
+        cidr=IPv4Network(row.cidr),
+        gateway=IPv4Address(row.gateway) if row.gateway else None,
+        dns=tuple(IPv4Address(server) for server in row.dns),
+        pools=tuple(Pool.model_validate(pool) for pool in row.pools),
+        dhcp=row.dhcp,
+        dhcp_address=IPv4Address(address) if address is not None else None,
+        lease_s=row.lease_s,
+    )
+
+
+def _router(session: Session, row: RouterRow) -> Router:
+    legs: list[RouterLeg] = []
+    gateway = None
+    for port_row in session.scalars(
+        select(PortRow).where(PortRow.device_id == row.id).order_by(PortRow.id)
+    ).all():
+        port = port_model(session, port_row)
+        network_row = session.get_one(NetworkRow, port_row.network_id)
+        subnet_row = session.get_one(SubnetRow, port.addresses[0].subnet_id)
+        leg = RouterLeg(
+            port=port,
+            network=network_model(session, network_row),
+            subnet=_subnet(session, subnet_row),
+        )
+        if port.kind is PortKind.ROUTER_GATEWAY:
+            gateway = leg
+        else:
+            legs.append(leg)
+    return Router(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        name=row.name,
+        host=row.host,
+        snat=row.snat,
+        legs=tuple(legs),
+        gateway=gateway,
+    )
+
+
+def _free_zone(session: Session) -> int:
+    used = set(session.scalars(select(NetworkRow.zone)))
+    if len(used) >= _ZONES:
+        raise Conflict("all conntrack zones are in use")
+    while True:
+        # At random, so that two sites on one host hardly ever choose the same one.
+        zone = 1 + secrets.randbelow(_ZONES)
+        if zone not in used:
+            return zone
+
+
+def _segment(session: Session, network: Network) -> int:
+    used = set(
+        session.scalars(select(SegmentRow.segment_id).where(SegmentRow.type == network.type.value))
+    )
+    if network.segment_id is None:
+        return next(number for number in range(1, MAX_VNI + 1) if number not in used)
+    if network.segment_id in used:
+        raise Conflict(f"the {network.type.value} segment {network.segment_id} is taken")
+    return network.segment_id
