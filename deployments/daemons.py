@@ -1,0 +1,113 @@
+"""The daemons that Fifty Steps needs: libvirt's two and a Prefect server.
+
+`python -m deployments.daemons start|stop|status` for the FIFTY_HOME of the settings.
+What runs is used, what does not is started, and only what was started here is stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blocks.errors import FiftyError
+from blocks.settings import settings
+from deployments import libvirt_daemons, prefect_server
+
+
+def prepare_home(home: Path) -> None:
+    """Make FIFTY_HOME: libvirt's guests may pass through it, but not list it (0711)."""
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o711)
+
+
+def start(home: Path) -> prefect_server.Server:
+    """Start what is missing, and write the Prefect server's address into `fifty.env`.
+
+    Args:
+        home: FIFTY_HOME; made if it is not there.
+
+    Raises:
+        HostFault: A daemon cannot be started.
+    """
+    prepare_home(home)
+    with _alone(home):
+        libvirt_daemons.use(home)
+        server = prefect_server.start(home)
+        write_environment(home, {"FIFTY_PREFECT_API_URL": server.api_url})
+    return server
+
+
+def stop(home: Path) -> list[str]:
+    """Stop what was started for this home.
+
+    Returns:
+        What was stopped.
+    """
+    if not home.is_dir():
+        return libvirt_daemons.leave(home)
+    with _alone(home):
+        stopped = ["prefect server"] if prefect_server.stop(home) else []
+        return stopped + libvirt_daemons.leave(home)
+
+
+def status(home: Path) -> dict[str, str | bool | None]:
+    """Whether the daemons answer, and where."""
+    server = prefect_server.running(home)
+    return {
+        "libvirt": libvirt_daemons.answers(),
+        "libvirt_started_by_us": bool(libvirt_daemons.ours()),
+        "prefect": bool(server and prefect_server.answers(server.port)),
+        "api_url": server.api_url if server else None,
+        "ui_url": server.ui_url if server else None,
+    }
+
+
+def write_environment(home: Path, values: dict[str, str]) -> None:
+    """Set variables in `home/fifty.env`, which `blocks.settings` reads; others stay.
+
+    Args:
+        home: FIFTY_HOME.
+        values: Variables with their values, without control characters or quotes.
+    """
+    file = home / "fifty.env"
+    kept = file.read_text().splitlines() if file.exists() else []
+    kept = [line for line in kept if line.partition("=")[0] not in values]
+    written = file.with_suffix(".new")
+    written.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in values.items())]) + "\n")
+    written.replace(file)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One start or stop at a time in this home."""
+    with (home / "daemons.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.daemons", description=__doc__)
+    parser.add_argument("action", choices=("start", "stop", "status"))
+    home = settings().home
+    try:
+        match parser.parse_args().action:
+            case "start":
+                start(home)
+            case "stop":
+                print("stopped:", ", ".join(stop(home)) or "nothing, nothing of ours ran")
+                return 0
+        print(json.dumps(status(home), indent=2))
+    except FiftyError as error:
+        print(f"{error}\n  {error.hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

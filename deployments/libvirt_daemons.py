@@ -1,0 +1,136 @@
+"""libvirtd and virtlogd: use what runs, ask systemd where it is, else start them ourselves.
+
+They serve the whole host, so several FIFTY_HOMEs share what one of them started. Each
+says that it uses them by a file in `/run/fifty/users`; who leaves last stops them. What
+we started is what holds our own pid file, and has its name in its arguments: libvirtd
+writes that file itself, so that there is no moment at which one runs that is not known.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import libvirt
+
+from blocks.commands import run
+from blocks.errors import HostFault
+from deployments import processes
+
+URI = "qemu:///system"
+_RUN = Path("/run/fifty")
+_START_S = 60.0
+#: In the order in which they are started.
+_DAEMONS = ("virtlogd", "libvirtd")
+
+
+def answers() -> bool:
+    """Whether libvirt answers on `qemu:///system`."""
+    # Its default handler prints every error to standard error as well.
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    try:
+        libvirt.open(URI).close()
+    except libvirt.libvirtError:
+        return False
+    return True
+
+
+def use(home: Path) -> list[str]:
+    """See to it that libvirt answers, and note that `home` uses it.
+
+    Args:
+        home: FIFTY_HOME.
+
+    Returns:
+        The daemons that had to be started; empty if all was there.
+
+    Raises:
+        HostFault: They cannot be started.
+    """
+    with _alone():
+        started = [] if answers() else _start()
+        _user(home).write_text(f"{home}\n")
+    return started
+
+
+def leave(home: Path) -> list[str]:
+    """Note that `home` no longer uses libvirt, and stop what we started if nobody does.
+
+    libvirtd stays as long as any domain runs, whoever's it is.
+
+    Returns:
+        The daemons that were stopped.
+    """
+    with _alone():
+        _user(home).unlink(missing_ok=True)
+        if _users() or not ours() or _domains_run():
+            return []
+        return [name for name, process in reversed(ours().items()) if processes.stop(process)]
+
+
+def ours() -> dict[str, processes.Process]:
+    """The daemons that run and that we started."""
+    found = {}
+    for name in _DAEMONS:
+        try:
+            process = processes.identify(int(_pid_file(name).read_text()))
+        except (FileNotFoundError, ValueError):
+            continue
+        if process and str(_pid_file(name)) in processes.command_line(process.pid):
+            found[name] = process
+    return found
+
+
+def _start() -> list[str]:
+    if Path("/run/systemd/system").is_dir():
+        # Its own from here on: systemd's services are started at boot, and not stopped by us.
+        run("systemctl", "start", "libvirtd.service", timeout_s=_START_S)
+        started = ["libvirtd.service"]
+    else:
+        started = [name for name in _DAEMONS if name not in ours()]
+        for name in started:
+            # --daemon comes back when the daemon listens, or with what went wrong.
+            run(name, "--daemon", "--pid-file", _pid_file(name), timeout_s=_START_S, cwd=Path("/"))
+    if not answers():
+        raise HostFault(
+            f"libvirt was started ({', '.join(started) or 'it runs'}), but {URI} does not answer",
+            hint="read /var/log/libvirt/libvirtd.log or `journalctl -u libvirtd`",
+        )
+    return started
+
+
+def _domains_run() -> bool:
+    try:
+        connection = libvirt.open(URI)
+    except libvirt.libvirtError:
+        return False  # it does not answer: nothing runs that it could look after
+    try:
+        return bool(connection.listDomainsID())
+    finally:
+        connection.close()
+
+
+def _pid_file(name: str) -> Path:
+    return _RUN / f"{name}.pid"
+
+
+def _user(home: Path) -> Path:
+    return _RUN / "users" / hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]
+
+
+def _users() -> list[Path]:
+    """The homes that use libvirt and still exist."""
+    homes = [Path(file.read_text().strip()) for file in (_RUN / "users").iterdir()]
+    return [home for home in homes if home.is_dir()]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One start or stop at a time on this host."""
+    (_RUN / "users").mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (_RUN / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

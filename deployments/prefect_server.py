@@ -1,0 +1,172 @@
+"""Our Prefect server: one a FIFTY_HOME, on 127.0.0.1, with SQLite.
+
+Run as a module, this file becomes the server: it first writes down who it is, so that
+there is no moment at which a server runs that nobody knows of.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blocks.errors import HostFault
+from deployments import processes
+from deployments.prefect_environment import server_environment, without_prefect
+
+USUAL_PORT = 4200
+_START_S = 180.0
+_LOOK_EVERY_S = 0.1
+
+
+class Server(BaseModel):
+    """A Prefect server that we started, as `FIFTY_HOME/daemons.json` keeps it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    process: processes.Process
+    port: int
+
+    @property
+    def api_url(self) -> str:
+        """Where its API answers."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def ui_url(self) -> str:
+        """Where a person looks at it."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def recorded(home: Path) -> Server | None:
+    """The server that was last started for this home, alive or not."""
+    try:
+        return Server.model_validate_json(_record(home).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def running(home: Path) -> Server | None:
+    """This home's server if its process is alive."""
+    server = recorded(home)
+    return server if server and processes.is_alive(server.process) else None
+
+
+def answers(port: int) -> bool:
+    """Whether a Prefect server on this port says that it is well (`/api/health`)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        response = connection.getresponse()
+        return response.status == http.client.OK and response.read().strip() == b"true"
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def start(home: Path, port: int | None = None) -> Server:
+    """Start this home's server, or use the one that runs, and wait until it answers.
+
+    Args:
+        home: FIFTY_HOME, which must exist.
+        port: The port to use; none means the one it had before, or 4200, or a free one.
+
+    Raises:
+        HostFault: It ended, or did not answer in time; with the last lines of its log.
+    """
+    before, server = recorded(home), running(home)
+    if server and _wait_until_well(server):
+        return server
+    stop(home)
+    log = home / "logs" / "prefect-server.log"
+    for directory in (log.parent, home / "prefect"):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    chosen = port or _free_port(before.port if before else None)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "deployments.prefect_server", str(home), str(chosen)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**without_prefect(os.environ), **server_environment(home, chosen)},
+        )
+    process = processes.identify(child.pid)
+    if process and _wait_until_well(Server(process=process, port=chosen)):
+        child.returncode = 0  # it is to outlive us; without this, Popen warns about that
+        return Server(process=process, port=chosen)
+    stop(home)
+    raise HostFault(
+        f"the Prefect server did not come up on 127.0.0.1:{chosen}",
+        hint=f"read {log}",
+        details=log.read_text(errors="replace").splitlines()[-10:],
+    )
+
+
+def stop(home: Path) -> bool:
+    """Stop this home's server and forget it.
+
+    Returns:
+        Whether one was running.
+    """
+    server = running(home)
+    stopped = server is not None and processes.stop(server.process)
+    _record(home).unlink(missing_ok=True)
+    return stopped
+
+
+def _record(home: Path) -> Path:
+    return home / "daemons.json"
+
+
+def _free_port(before: int | None) -> int:
+    for wanted in (before, USUAL_PORT, 0):
+        if wanted is None:
+            continue
+        with socket.socket() as probe:
+            # As the server does: a port whose last connections are closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", wanted))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise HostFault("no TCP port is free on 127.0.0.1")
+
+
+def _wait_until_well(server: Server) -> bool:
+    """Wait until the server answers, it has ended, or its time is up."""
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if answers(server.port):
+            return processes.is_alive(server.process)
+        if processes.wait_for_end(server.process, _LOOK_EVERY_S):
+            return False
+    return False
+
+
+def main() -> None:
+    """Become the server: write down pid and port, then turn into `prefect server start`."""
+    home, port = Path(sys.argv[1]), int(sys.argv[2])
+    process = processes.identify(os.getpid())
+    if process is None:
+        raise HostFault("/proc does not show this process")
+    written = _record(home).with_suffix(".new")
+    written.write_text(Server(process=process, port=port).model_dump_json(indent=2) + "\n")
+    written.replace(_record(home))
+    # Prefect reads .env and prefect.toml of the directory it starts in: start in its own.
+    os.chdir(home / "prefect")
+    words = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", *words])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

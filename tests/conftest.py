@@ -1,0 +1,110 @@
+"""What all tests share: an environment of their own, and the daemons, started when asked for.
+
+Importing this file gives the session a directory `/var/tmp/fifty-tests-XXXXXXXX` and sets
+FIFTY_HOME and PREFECT_* to places in it, before any test module imports Prefect. A
+person's own Prefect profiles, FIFTY_* variables and servers have no influence.
+
+Fixtures, all of the session's scope:
+
+- `session_directory`: the directory; put files there that libvirt's guests must reach.
+- `fifty_home`: FIFTY_HOME, an empty one at first, mode 0711.
+- `libvirtd`: the URI of a libvirt that answers; started if need be, stopped at the end
+  if it was started and nobody else uses it.
+- `prefect_server`: the API's URL (also in PREFECT_API_URL) of a server of this session.
+- `site`: a site id for tests that use a block without a state store. What carries its
+  mark, and namespaces and links named `ft{site}...`, are the session's.
+
+At the session's end whatever its tests left on the host is told, removed, and makes the
+session fail.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments import daemons, libvirt_daemons, prefect_server
+from deployments.prefect_environment import client_environment
+from tests import sessions
+
+
+def _own_port() -> int:
+    """A free port below those that the kernel gives to others meanwhile."""
+    while True:
+        port = random.randrange(20000, 32000)  # noqa: S311
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def _own_environment() -> tuple[Path, int]:
+    for name in [name for name in os.environ if name.startswith(("PREFECT_", "FIFTY_"))]:
+        del os.environ[name]
+    directory, port = sessions.begin(), _own_port()
+    home = directory / "home"
+    daemons.prepare_home(home)
+    (home / "prefect").mkdir(mode=0o700)
+    api_url = f"http://127.0.0.1:{port}/api"
+    os.environ.update(client_environment(home, api_url))
+    os.environ.update({"FIFTY_HOME": str(home), "FIFTY_PREFECT_API_URL": api_url})
+    return directory, port
+
+
+_DIRECTORY, _PORT = _own_environment()
+
+
+def pytest_configure() -> None:
+    """SIGTERM ends the session as Ctrl-C does: with every fixture taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove what the tests left, and fail the session if there was anything."""
+    left = sessions.end(_DIRECTORY)
+    if left:
+        lines = "\n".join(f"  {line}" for line in left)
+        print(f"\nThe tests left on the host (it is removed now):\n{lines}")
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def session_directory() -> Path:
+    """The session's directory, removed at its end."""
+    return _DIRECTORY
+
+
+@pytest.fixture(scope="session")
+def fifty_home() -> Path:
+    """FIFTY_HOME of the session."""
+    return _DIRECTORY / "home"
+
+
+@pytest.fixture(scope="session")
+def site() -> str:
+    """A site id of the session's."""
+    return sessions.new_site(_DIRECTORY)
+
+
+@pytest.fixture(scope="session")
+def libvirtd(fifty_home: Path) -> Iterator[str]:
+    """The URI of a libvirt that answers."""
+    libvirt_daemons.use(fifty_home)
+    yield libvirt_daemons.URI
+    libvirt_daemons.leave(fifty_home)
+
+
+@pytest.fixture(scope="session", name="prefect_server")
+def _prefect_server(fifty_home: Path) -> Iterator[str]:
+    server = prefect_server.start(fifty_home, _PORT)
+    yield server.api_url
+    prefect_server.stop(fifty_home)
