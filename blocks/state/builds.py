@@ -236,6 +236,12 @@ class Journal:
             if state is StepState.UNDONE:
                 row.epoch += 1
 
+    def epoch(self, build_id: str, generation: int, step: int) -> int:
+        """How often a step was undone in a generation."""
+        with self._database.read() as session:
+            row = session.get(JournalRow, (build_id, generation, step))
+            return row.epoch if row is not None else 0
+
     def entries(self, build_id: str, generation: int) -> list[Entry]:
         """A generation's rows, by step."""
         with self._database.read() as session:

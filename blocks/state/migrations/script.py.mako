@@ -1,8 +1,4 @@
-"""${message}
-
-Revision: ${up_revision}
-Revises: ${down_revision | comma,n}
-"""
+"""${message}."""
 
 import sqlalchemy as sa
 from alembic import op

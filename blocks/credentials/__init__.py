@@ -1,0 +1,1 @@
+"""Credentials: the tenant's token, kept by Prefect and named by requests."""

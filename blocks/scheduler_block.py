@@ -1,0 +1,20 @@
+"""The Prefect block that tells the scheduler what to prefer."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+from pydantic import Field
+
+
+class SchedulerBlock(Block):
+    """Multipliers of the scheduler's weighers (Nova's `*_weight_multiplier`)."""
+
+    _block_type_name = "Fifty Scheduler"
+    _block_type_slug = "fifty-scheduler"
+    _description = "What the scheduler of Fifty Steps prefers."
+
+    ram: float = Field(default=1.0, description="Free memory; negative stacks.")
+    cpu: float = Field(default=1.0, description="Free processors.")
+    load: float = Field(default=-1.0, description="Load average; negative avoids it.")
+    failures: float = Field(default=-10.0, description="Builds that failed there of late.")
+    alternates: int = Field(default=2, ge=0, le=10, description="Hosts to try after the first.")

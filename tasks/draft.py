@@ -1,0 +1,68 @@
+"""A request that may be wrong: its valid fields, and all that is wrong with the others.
+
+Steps 4 to 8 each look at the whole request, so that one answer holds every error; what
+step 4 found wrong must not keep step 6 from looking at the image.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from blocks.resources import VmRequest
+
+_LONGEST_VALUE = 60
+
+
+class Draft:
+    """A `VmRequest` as it came.
+
+    Args:
+        form: The request's fields, unvalidated.
+    """
+
+    def __init__(self, form: dict[str, Any]) -> None:
+        self._form = form
+
+    @cached_property
+    def _validated(self) -> tuple[VmRequest | None, list[str], frozenset[str]]:
+        try:
+            return VmRequest.model_validate(self._form), [], frozenset()
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+        lines = [describe(finding) for finding in found]
+        return None, lines, frozenset(str(finding["loc"][0]) for finding in found)
+
+    @property
+    def errors(self) -> list[str]:
+        """What is wrong with the form of the fields, a line each."""
+        return self._validated[1]
+
+    def valid(self, field: str) -> Any:  # noqa: ANN401 - the field's own type
+        """A field's value; None where the field is wrong, or missing and without default."""
+        request, _errors, wrong = self._validated
+        if request is not None:
+            return getattr(request, field)
+        if field in wrong:
+            return None
+        if field not in self._form:
+            return VmRequest.model_fields[field].get_default()
+        # Its own validators have passed; this only gives it its type.
+        return TypeAdapter(VmRequest.model_fields[field].annotation).validate_python(
+            self._form[field]
+        )
+
+
+def describe(finding: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """One of pydantic's findings as a line: field, what is wrong, and what was given."""
+    where = ".".join(str(part) for part in finding["loc"])
+    message = str(finding["msg"]).removeprefix("Value error, ")
+    given = finding.get("input")
+    if finding["type"] == "missing" or not isinstance(given, str | int | float):
+        return f"{where}: {message}"
+    shown = repr(given)
+    if len(shown) > _LONGEST_VALUE:
+        shown = shown[:_LONGEST_VALUE] + "…"
+    return f"{where}: {message} (given: {shown})"

@@ -1,0 +1,221 @@
+"""Running a build: its steps forward, its undos backward, and the four ends it can have.
+
+`carry_out` is what every flow that builds something calls. Whatever stops a build, it ends
+complete, undone, kept as it is (`on_failure: keep`), or in NeedsAttention; a process that
+is killed leaves a build that `resume` or `rollback` brings to one of these.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+
+from blocks.errors import (
+    Conflict,
+    Denied,
+    FiftyError,
+    InvalidRequest,
+    NeedsAttention,
+    NotFound,
+    QuotaExceeded,
+    Unsupported,
+)
+from blocks.state import StepState
+from blocks.state.leases import LEASE_S
+from tasks.step import Catalogue, Step, Subject, enter, error_dict
+
+#: What a caller is told about a request, as opposed to what fails while it is carried out.
+REFUSALS = (InvalidRequest, NotFound, Conflict, QuotaExceeded, Denied, Unsupported)
+
+
+class Stopped(FiftyError):
+    """Another branch of the same build failed: this one goes no further."""
+
+
+class Runner:
+    """Runs the steps of one build.
+
+    Args:
+        catalogue: Whose steps.
+        subject: The build.
+    """
+
+    def __init__(self, catalogue: Catalogue, subject: Subject) -> None:
+        self._catalogue = catalogue
+        self._subject = subject
+        self._stop = threading.Event()
+
+    def __call__(self, step: Step) -> Any:  # noqa: ANN401 - a step's own result
+        """Run one step, or take its checkpoint.
+
+        Raises:
+            Stopped: Another branch failed in the meantime.
+        """
+        if self._stop.is_set():
+            raise Stopped("another branch of this build failed")
+        subject = self._subject
+        return step.task(subject.build_id, subject.generation, subject.epoch(step.number))
+
+    def gather(self, *steps: Step) -> None:
+        """Run steps that only look, all of them, and answer once for all they refuse.
+
+        Raises:
+            FiftyError: The refusal where there is one; several of them in one
+                InvalidRequest (or their common class) with a line each.
+        """
+        refusals: list[FiftyError] = []
+        for step in steps:
+            try:
+                self(step)
+            except REFUSALS as error:
+                refusals.append(error)
+        if refusals:
+            raise combined(refusals)
+
+    def concurrently(self, *branches: Sequence[Step]) -> None:
+        """Run branches at once, each one's steps in order; join them.
+
+        Raises:
+            BaseException: The first that a branch raised. All branches have come to rest
+                by then: no step is running when an undo begins.
+        """
+
+        def follow(branch: Sequence[Step]) -> None:
+            try:
+                for step in branch:
+                    self(step)
+            except BaseException:
+                self._stop.set()
+                raise
+
+        with ThreadPoolExecutor(len(branches), thread_name_prefix="branch") as pool:
+            try:
+                futures = [
+                    pool.submit(contextvars.copy_context().run, follow, branch)
+                    for branch in branches
+                ]
+                errors = [future.exception() for future in futures]
+            except BaseException:
+                # Cancel or SIGTERM reaches the main thread while the branches work.
+                self._stop.set()
+                raise
+        self._stop.clear()
+        real = [error for error in errors if error and not isinstance(error, Stopped)]
+        if real:
+            raise real[0]
+
+    def unwind(self, first: int = 1) -> list[str]:
+        """Undo, in reverse, every step from `first` on that may have had an effect.
+
+        Returns:
+            What could not be undone, a line each; empty when nothing is left.
+        """
+        self._stop.clear()
+        left = []
+        subject = self._subject
+        store = subject.store
+        entries = store.journal.entries(subject.build_id, subject.generation)
+        for entry in reversed(entries):
+            if entry.step < first or entry.state is StepState.UNDONE:
+                continue
+            step = self._catalogue.steps[entry.step]
+            if step.undo_task is None:
+                store.journal.close(
+                    subject.build_id, subject.generation, entry.step, StepState.UNDONE
+                )
+                continue
+            try:
+                step.undo_task(subject.build_id, subject.generation)
+            except Exception as error:  # noqa: BLE001 - told, kept, and tried again later
+                left.append(f"step {step.label}: {error_dict(error)['message']}")
+        return left
+
+
+def combined(refusals: Sequence[FiftyError]) -> FiftyError:
+    """One error for several refusals of one request."""
+    if len(refusals) == 1:
+        return refusals[0]
+    kinds = {type(error) for error in refusals}
+    details = [line for error in refusals for line in (error.details or (error.message,))]
+    hints = list(dict.fromkeys(error.hint for error in refusals))
+    kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
+    return kind(
+        f"{len(details)} things are wrong with this request",
+        hint="; ".join(hints),
+        details=details,
+    )
+
+
+@contextmanager
+def lease(subject: Subject, purpose: str) -> Iterator[str]:
+    """Hold the build's lease, renewed in the background, and work on it.
+
+    Yields:
+        The lease's token.
+
+    Raises:
+        Conflict: Another run holds it.
+    """
+    leases = subject.store.leases
+    token = leases.acquire(subject.build_id, purpose)
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(LEASE_S / 4) and leases.renew(subject.build_id, token):
+            pass
+
+    keeper = threading.Thread(target=keep, name="lease", daemon=True)
+    keeper.start()
+    enter(subject)
+    try:
+        yield token
+    finally:
+        ended.set()
+        keeper.join()
+        leases.release(subject.build_id, token)
+
+
+def cancel_requested() -> bool:
+    """Whether Prefect was asked to cancel the flow run that we are in."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return False
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(context.flow_run.id).state
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def stays_resumable(error: BaseException) -> bool:
+    """Whether the build is to be left as it is, for a later run to go on with.
+
+    SIGTERM says that this process must end, not that the VM is unwanted; a cancel says
+    that it is.
+    """
+    return isinstance(error, TerminationSignal) and not cancel_requested()
+
+
+def unwound(runner: Runner, cause: BaseException | None) -> NeedsAttention | None:
+    """Undo everything, and say what is left in one error.
+
+    Args:
+        runner: Whose steps.
+        cause: Why; it is told beside what is left.
+    """
+    left = runner.unwind()
+    if not left:
+        return None
+    get_run_logger().error("left behind: %s", "; ".join(left))
+    why = f" (after: {cause})" if cause else ""
+    return NeedsAttention(f"{len(left)} undo(s) failed{why}", details=left)
+
+
+Plan = Callable[[Runner], Any]

@@ -1,0 +1,275 @@
+"""The engine: what a step is, and what is guaranteed about every one of them.
+
+A step is a plain function under the `step` decorator of its catalogue's stage. The
+decorator makes a Prefect task of it that
+
+- writes its intent into the journal before it touches anything, and how it ended after;
+- is retried, with back-off and jitter, for transient errors only;
+- has its result persisted as JSON the moment it is finished, under a key of build,
+  generation, step and epoch, so that a resumed run shows it as Cached;
+- collects what it changed on the host, in words and as commands.
+
+The function's parameters are filled in by name from the running `Subject` (the build of a
+VM, of a network): a step asks for `ports` or `fabric` by saying so in its signature, and
+never for what an earlier step returned.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from prefect import Task, get_run_logger, task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+
+from blocks.changes import Change, collecting
+from blocks.errors import FiftyError
+from blocks.state import StateStore, StepState
+from tasks import faults
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+RETRIES = 3
+RETRY_DELAYS_S = [0.2, 1.0, 4.0]
+JITTER = 0.5
+
+
+class Subject(Protocol):
+    """What steps work on: one build, with everything that its steps can ask for."""
+
+    store: StateStore
+    build_id: str
+    generation: int
+
+    def check_lease(self) -> None:
+        """Raise Conflict where another run has taken over."""
+        ...
+
+    def epoch(self, step: int) -> int:
+        """How often the step was undone in this generation."""
+        ...
+
+
+_subject: ContextVar[Subject] = ContextVar("fifty_subject")
+
+
+def enter(subject: Subject) -> None:
+    """Make `subject` the one that steps called from here on work on."""
+    _subject.set(subject)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a catalogue.
+
+    Attributes:
+        number: Its number; the order of the catalogue.
+        title: What it does, as the UI shows it.
+        stage: The stage's letter (A, S, C, N, V, H, G).
+        do: The function; `undo` takes back what it did, None where it changes nothing.
+        retries: How often a transient error is tried again.
+    """
+
+    number: int
+    title: str
+    stage: str
+    do: Callable[..., Any]
+    undo: Callable[..., None] | None
+    retries: int
+    task: Task[..., Any]
+    undo_task: Task[..., None] | None
+
+    @property
+    def label(self) -> str:
+        """Number and title, as the UI shows it."""
+        return f"{self.number:02d} · {self.title}"
+
+    @property
+    def doc(self) -> str:
+        """What the step does, and what OpenStack does here."""
+        return inspect.getdoc(self.do) or ""
+
+
+class Catalogue:
+    """The steps of one kind of build, derived from their decorators.
+
+    Args:
+        name: `vm`, `network`: the kind of build.
+        subject: The class whose attributes steps may ask for.
+    """
+
+    def __init__(self, name: str, subject: type) -> None:
+        self.name = name
+        self._subject = subject
+        self._offers = {*dir(subject), *inspect.get_annotations(subject)}
+        self._steps: dict[int, Step] = {}
+
+    @property
+    def steps(self) -> Mapping[int, Step]:
+        """The steps by number, in order."""
+        return dict(sorted(self._steps.items()))
+
+    def stage(self, letter: str) -> Callable[..., Callable[[Function], Step]]:
+        """The `step` decorator of one stage.
+
+        Returns:
+            `step(number, title, undo=None, retries=RETRIES)`.
+        """
+
+        def step(
+            number: int,
+            title: str,
+            undo: Callable[..., None] | None = None,
+            retries: int = RETRIES,
+        ) -> Callable[[Function], Step]:
+            def decorate(function: Function) -> Step:
+                return self._register(number, title, letter, function, undo, retries)
+
+            return decorate
+
+        return step
+
+    def _register(
+        self,
+        number: int,
+        title: str,
+        stage: str,
+        do: Callable[..., Any],
+        undo: Callable[..., None] | None,
+        retries: int,
+    ) -> Step:
+        if number in self._steps:
+            raise ValueError(f"{self.name} has two steps {number}")
+        for function in filter(None, (do, undo)):
+            for name in inspect.signature(function).parameters:
+                if name not in self._offers:
+                    raise TypeError(
+                        f"step {number} asks for {name!r}, which {self._subject.__name__} has not"
+                    )
+        step = Step(
+            number=number,
+            title=title,
+            stage=stage,
+            do=do,
+            undo=undo,
+            retries=retries,
+            task=_do_task(number, title, do, retries),
+            undo_task=_undo_task(number, title, undo) if undo else None,
+        )
+        self._steps[number] = step
+        return step
+
+
+def _arguments(function: Callable[..., Any], subject: Subject) -> dict[str, Any]:
+    return {name: getattr(subject, name) for name in inspect.signature(function).parameters}
+
+
+def _worth_a_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, FiftyError) and error.transient
+
+
+def _always(_task: Task[..., Any], _run: TaskRun, _state: State[Any]) -> bool:
+    return True
+
+
+def _attempt() -> int:
+    context = TaskRunContext.get()
+    return context.task_run.run_count if context else 1
+
+
+def error_dict(error: BaseException) -> dict[str, Any]:
+    """An error as the journal keeps it: `FiftyError.as_dict`, and the like for others."""
+    if isinstance(error, FiftyError):
+        return error.as_dict()
+    return {
+        "error": type(error).__name__,
+        "message": str(error) or type(error).__name__,
+        "hint": "this is a mistake of Fifty Steps; the task run's log has the traceback",
+        "details": [],
+    }
+
+
+def _tell(changes: list[Change]) -> None:
+    logger = get_run_logger()
+    for change in changes:
+        logger.info("%s\n  # %s", change.what, change.command)
+
+
+def _do_task(number: int, title: str, do: Callable[..., Any], retries: int) -> Task[..., Any]:
+    def body(build_id: str, generation: int, epoch: int) -> Any:  # noqa: ANN401 - a step's own result
+        subject = _subject.get()
+        subject.check_lease()
+        journal = subject.store.journal
+        journal.intend(build_id, generation, number, subject.store.host)
+        with collecting() as changes:
+            try:
+                faults.strike(number, "before", attempt=_attempt())
+                result = do(**_arguments(do, subject))
+                faults.strike(number, "after", attempt=_attempt())
+            except BaseException as error:
+                _tell(changes)
+                journal.close(
+                    build_id, generation, number, StepState.FAILED, changes, error_dict(error)
+                )
+                raise
+        _tell(changes)
+        journal.close(build_id, generation, number, StepState.DONE, changes)
+        return result
+
+    def key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
+        # By what is built, never by code or arguments: new code does not invalidate the
+        # checkpoints of a build that is under way.
+        return "{build_id}-{generation}-{step}-{epoch}".format(**parameters, step=number)
+
+    body.__name__ = do.__name__
+    return task(
+        name=f"{number:02d} {title}",
+        task_run_name=f"{number:02d} · {title}",
+        description=inspect.getdoc(do),
+        retries=retries,
+        retry_delay_seconds=RETRY_DELAYS_S[:retries],
+        retry_jitter_factor=JITTER,
+        retry_condition_fn=_worth_a_retry,
+        persist_result=True,
+        result_serializer="json",
+        cache_key_fn=key,
+    )(body)
+
+
+def _undo_task(number: int, title: str, undo: Callable[..., None]) -> Task[..., None]:
+    def body(build_id: str, generation: int) -> None:
+        subject = _subject.get()
+        subject.check_lease()
+        journal = subject.store.journal
+        journal.intend_undo(build_id, generation, number, subject.store.host)
+        with collecting() as changes:
+            try:
+                faults.strike(number, "before", attempt=_attempt(), undo=True)
+                undo(**_arguments(undo, subject))
+                faults.strike(number, "after", attempt=_attempt(), undo=True)
+            except BaseException as error:
+                _tell(changes)
+                journal.close(
+                    build_id, generation, number, StepState.UNDO_FAILED, changes, error_dict(error)
+                )
+                raise
+        _tell(changes)
+        journal.close(build_id, generation, number, StepState.UNDONE, changes)
+
+    body.__name__ = f"undo_{number:02d}"
+    return task(
+        name=f"undo {number:02d} {title}",
+        task_run_name=f"undo {number:02d} · {title}",
+        description=inspect.getdoc(undo),
+        # An undo can be repeated whatever went wrong: so every error is worth it.
+        retries=2,
+        retry_delay_seconds=RETRY_DELAYS_S[:2],
+        retry_jitter_factor=JITTER,
+        retry_condition_fn=_always,
+        persist_result=False,
+    )(body)

@@ -1,0 +1,370 @@
+"""Steps 1 to 11, the API: who asks, may they, is it right, and is there room for it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from httpx import HTTPStatusError
+from prefect.artifacts import create_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+
+from blocks.changes import record
+from blocks.credentials.block import FiftyCredentials
+from blocks.errors import (
+    Conflict,
+    Denied,
+    FiftyError,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    Unsupported,
+)
+from blocks.resources import Image, Instance, InstanceStatus, PortKind, TaskState, VmRequest
+from blocks.state import Build, Caller, StateStore
+from blocks.state.tables.base import now
+from tasks.draft import Draft
+from tasks.vm_build import VM
+
+step = VM.stage("A")
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+@step(1, "Authenticate the caller")
+def authenticate(build: Build, store: StateStore) -> str:
+    """Check the token of the named credentials block against the tenants' hashes.
+
+    Here Keystone's middleware validates the token of the request
+    (`keystonemiddleware.auth_token`). Only the block's name is in the request.
+    """
+    caller = identify(store, build.credentials)
+    store.builds.note(build.id, caller=asdict(caller))
+    store.builds.update(build.id, tenant_id=caller.tenant_id)
+    return f"{caller.tenant} ({caller.role})"
+
+
+def identify(store: StateStore, credentials: str) -> Caller:
+    """Who a credentials block stands for.
+
+    Raises:
+        Denied: There is no such block, its token is not known, or the tenant is disabled.
+    """
+    try:
+        block = FiftyCredentials.load(credentials)
+    except ValueError as error:
+        raise Denied(
+            f"there is no credentials block {credentials!r}", hint="`fifty init` makes `default`"
+        ) from error
+    caller = store.tenants.caller(block.token.get_secret_value())
+    if caller is None:
+        raise Denied(f"the token of the credentials block {credentials!r} is not known")
+    if not caller.enabled:
+        raise Denied(f"the tenant {caller.tenant!r} is disabled", hint="ask an admin")
+    return caller
+
+
+@step(2, "Limit the rate")
+def limit_rate(caller: Caller) -> str:
+    """Take one of the tenant's slots of this minute from a Prefect rate limit.
+
+    Here OpenStack has oslo.limit and, before it, Nova's rate-limiting middleware. A
+    caller over the limit is refused at once, and told when to come back, not made to wait.
+    """
+    name = rate_limit_name(caller.tenant)
+    with get_client(sync_client=True) as client:
+        try:
+            taken = client.increment_concurrency_slots([name], 1, "rate_limit").json()
+        except HTTPStatusError as error:
+            if error.response.status_code != 423:
+                raise
+            wait = float(error.response.headers.get("Retry-After", "60"))
+            raise RateLimited(
+                f"more than {caller.rate_per_minute} requests a minute of {caller.tenant!r}",
+                hint=f"try again in {wait:.0f} s",
+            ) from error
+    if not taken:
+        raise NotFound(f"there is no rate limit {name!r}", hint="run `fifty init` again")
+    return name
+
+
+def rate_limit_name(tenant: str) -> str:
+    """The name of a tenant's rate limit in Prefect."""
+    return f"fifty-requests-{tenant}"
+
+
+@step(3, "Authorize the action")
+def authorize(caller: Caller, form: dict[str, Any]) -> str:
+    """Apply the role policy: readers look, members create, only admins force a host.
+
+    Here Nova checks `os_compute_api:servers:create` and `...:create:forced_host`
+    (oslo.policy).
+    """
+    if caller.role == "reader":
+        raise Denied("a reader may not create a VM", hint="use credentials of a member")
+    if form.get("host") is not None and caller.role != "admin":
+        raise Denied("only an admin may force a host", hint="leave `host` out")
+    return caller.role
+
+
+@step(4, "Validate the request")
+def validate_request(build: Build, caller: Caller, draft: Draft, store: StateStore) -> str:
+    """Check the form and the limits of every field, and that the name is free.
+
+    Here Nova's API validates against JSON schema (`nova.api.validation`) and gives the
+    first error; this gives all of them, together with those of steps 5 to 8.
+    """
+    if draft.errors:
+        raise InvalidRequest(f"{len(draft.errors)} field(s) are wrong", details=draft.errors)
+    name = draft.valid("name")
+    try:
+        other = store.instances.find(name, caller.tenant_id)
+    except NotFound:
+        return "valid"
+    if other.id != build.id:
+        raise Conflict(
+            f"name: a VM named {name!r} is there already ({other.status})",
+            hint=f"choose another name, or `fifty vm delete {name}` first",
+        )
+    return "valid"
+
+
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    """Tell which field of the request an error is about."""
+    try:
+        yield
+    except FiftyError as error:
+        raise type(error)(
+            f"{name}: {error.message}", hint=error.hint, details=error.details
+        ) from error
+
+
+@step(5, "Resolve the flavor")
+def resolve_flavor(draft: Draft, store: StateStore) -> dict[str, Any] | None:
+    """Look the flavor up: processors, memory, disk and limits.
+
+    Here Nova's API loads the flavor by its id (`nova.compute.flavors`); as there, the
+    instance keeps a copy, so that a later change of the flavor does not change the VM.
+    """
+    name = draft.valid("flavor")
+    if name is None:
+        return None
+    with _field("flavor"):
+        return store.flavors.get(name).model_dump(mode="json")
+
+
+@step(6, "Resolve the image")
+def resolve_image(caller: Caller, draft: Draft, store: StateStore) -> str | None:
+    """Look the image up, and check that it is active and fits the flavor.
+
+    Here Nova's API asks Glance and compares `min_ram`, `min_disk` and the virtual size
+    (`nova.compute.api.API._validate_flavor_image`).
+    """
+    name = draft.valid("image")
+    if name is None:
+        return None
+    with _field("image"):
+        image = store.images.find(caller.tenant_id, name)
+        if image.status != "active":
+            raise Conflict(f"the image {name!r} is {image.status}", hint="use an active image")
+        _check_fit(draft, store, image)
+        if draft.valid("inject") and not image.injectable:
+            raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")
+    return image.id
+
+
+def _check_fit(draft: Draft, store: StateStore, image: Image) -> None:
+    try:
+        flavor = store.flavors.get(draft.valid("flavor") or "")
+    except NotFound:
+        return
+    wrong = []
+    if image.virtual_size_bytes > flavor.disk_gib * GIB:
+        size = image.virtual_size_bytes / GIB
+        wrong.append(f"it is {size:.2f} GiB, the flavor {flavor.name!r} has {flavor.disk_gib} GiB")
+    if image.min_disk_gib > flavor.disk_gib:
+        wrong.append(f"it needs {image.min_disk_gib} GiB of disk, {flavor.name!r} has less")
+    if image.min_ram_mib > flavor.ram_mib:
+        wrong.append(f"it needs {image.min_ram_mib} MiB of memory, {flavor.name!r} has less")
+    if wrong:
+        raise InvalidRequest("; ".join(wrong), hint="choose a larger flavor")
+
+
+@step(7, "Resolve the networks")
+def resolve_networks(caller: Caller, draft: Draft, store: StateStore) -> list[str] | None:
+    """Look the networks up, and check that each has a free address, or the one asked for.
+
+    Here Nova's API asks Neutron (`nova.network.neutron.API.validate_networks`).
+    """
+    names = draft.valid("networks")
+    if draft.valid("floating"):
+        raise Unsupported("floating: floating IPs are not there yet", hint="leave `floating` out")
+    if names is None:
+        return None
+    found, wrong = [], []
+    for index, name in enumerate(names):
+        try:
+            network = store.networks.find(caller.tenant_id, name)
+            if network.external:
+                raise InvalidRequest(f"{name!r} is an external network: guests are not put there")
+            subnets = store.networks.subnets(network.id)
+            if not subnets:
+                raise Conflict(f"{name!r} has no subnet")
+            store.ports.check_address(subnets[0].id, draft.valid("fixed_ip") if not index else None)
+            found.append(network.id)
+        except FiftyError as error:
+            wrong.append(error)
+    if wrong:
+        kinds = {type(error) for error in wrong}
+        kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
+        raise kind(
+            "networks: " + "; ".join(error.message for error in wrong),
+            hint=wrong[0].hint,
+        )
+    return found
+
+
+@step(8, "Resolve key pair and security groups")
+def resolve_key_and_groups(caller: Caller, draft: Draft, store: StateStore) -> list[str]:
+    """Look up the key pair, the security groups and the VMs named in scheduler hints.
+
+    Here Nova's API loads the key pair and asks Neutron for the groups
+    (`nova.compute.api.API._check_requested_secgroups`).
+    """
+    wrong: list[str] = []
+    key = draft.valid("key")
+    groups = draft.valid("security_groups") or ()
+    checks = [
+        (f"security_groups: there is no security group {name!r}", store.groups.find, name)
+        for name in groups
+    ]
+    for hint in ("same_host", "different_host"):
+        checks += [
+            (f"{hint}: there is no VM {name!r}", _find_instance(store), name)
+            for name in draft.valid(hint) or ()
+        ]
+    for message, find, name in checks:
+        try:
+            find(caller.tenant_id, name)
+        except NotFound:
+            wrong.append(message)
+    if key is not None and " " not in key:
+        try:
+            store.keys.get(caller.tenant_id, key)
+        except NotFound as error:
+            wrong.append(f"key: {error.message}")
+    if wrong:
+        raise NotFound("; ".join(wrong), details=wrong if len(wrong) > 1 else ())
+    return list(groups)
+
+
+def _find_instance(store: StateStore) -> Any:  # noqa: ANN401 - a finder like the groups' one
+    return lambda tenant_id, name: store.instances.find(name, tenant_id)
+
+
+def release_quota(build: Build, store: StateStore) -> None:
+    """Give back what step 9 reserved."""
+    if store.quota.release(build.id):
+        record("Released the quota", f"fifty: release the quota of {build.id}")
+
+
+@step(9, "Reserve quota", undo=release_quota)
+def reserve_quota(build: Build, caller: Caller, request: VmRequest, store: StateStore) -> None:
+    """Reserve instances, cores, memory, ports, volumes and gigabytes in one transaction.
+
+    Here Nova and Cinder each check their quota (`nova.quota`, `cinder.quota`), and
+    Neutron its own, one after the other.
+    """
+    flavor = store.flavors.get(request.flavor)
+    amounts = {
+        "instances": 1,
+        "cores": flavor.vcpus,
+        "ram_mib": flavor.ram_mib,
+        "ports": len(request.networks),
+        "volumes": len(request.volumes),
+        "gigabytes": sum(request.volumes),
+    }
+    store.quota.reserve(caller.tenant_id, build.id, amounts)
+    words = ", ".join(f"{name} {amount}" for name, amount in amounts.items() if amount)
+    record(f"Reserved quota: {words}", f"openstack quota show --usage {caller.tenant}")
+
+
+def forget_plans(build: Build, store: StateStore) -> None:
+    """Forget the ports and volumes that step 10 planned; the instance's row stays."""
+    for port in store.ports.of_device(build.id):
+        store.ports.delete(port.id)
+    store.volumes.forget(build.id)
+
+
+@step(10, "Record the instance", undo=forget_plans)
+def record_instance(build: Build, caller: Caller, request: VmRequest, store: StateStore) -> str:
+    """Record the instance in BUILD, with the ids of all that it will have.
+
+    Here Nova writes the build request, the request spec and the instance mapping
+    (`nova.compute.api.API._provision_instances`). Every id is chosen now: from here on,
+    do and undo find what they need by recorded id.
+    """
+    image = store.images.find(caller.tenant_id, request.image)
+    time = now()
+    instance = Instance(
+        id=build.id,
+        tenant_id=caller.tenant_id,
+        name=request.name,
+        status=InstanceStatus.BUILD,
+        task_state=TaskState.SCHEDULING,
+        flavor=store.flavors.get(request.flavor),
+        image_id=image.id,
+        image_name=image.name,
+        generation=build.generation,
+        request_id=build.request_id,
+        flow_run_id=build.flow_run_id,
+        created_at=time,
+        updated_at=time,
+    )
+    store.instances.record(instance)
+    ports = [
+        store.ports.plan(
+            port_id=str(uuid.uuid5(uuid.UUID(build.id), f"port {build.generation} {index}")),
+            tenant_id=caller.tenant_id,
+            network_id=store.networks.find(caller.tenant_id, name).id,
+            kind=PortKind.COMPUTE,
+            device_id=build.id,
+            index=index,
+        )
+        for index, name in enumerate(request.networks)
+    ]
+    store.builds.note(build.id, ports=[port.model_dump(mode="json") for port in ports])
+    store.volumes.plan(instance, request.volumes)
+    record(f"Recorded the instance {build.id} in BUILD", f"openstack server show {request.name}")
+    return build.id
+
+
+@step(11, "Publish the build request")
+def publish_request(build: Build, instance: Instance, store: StateStore) -> str:
+    """Tell the world: a Prefect event, and the run's progress artifact.
+
+    Here Nova's API casts `build_instances` to the conductor over RabbitMQ and sends the
+    notification `instance.create.start`.
+    """
+    emit_event(
+        event="fifty.vm.build.requested",
+        resource={
+            "prefect.resource.id": f"fifty.vm.{instance.id}",
+            "prefect.resource.name": instance.name,
+            "fifty.tenant": instance.tenant_id,
+        },
+        payload={"image": instance.image_name, "flavor": instance.flavor.name},
+    )
+    artifact = create_progress_artifact(
+        progress=20.0,
+        key=f"vm-{instance.name}-progress",
+        description=f"{instance.name}: 10 of 50 steps",
+    )
+    store.builds.note(build.id, progress_artifact=str(artifact))
+    return str(artifact)

@@ -1,0 +1,217 @@
+"""The build of a VM: everything that the fifty steps can ask for, by name.
+
+Each attribute is read from the state store when a step asks for it: steps find what they
+need by recorded id, and a resumed run finds the same.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from blocks.errors import Conflict, NotFound
+from blocks.fabric import NetworkFabric
+from blocks.hypervisor import GuestSpec, InstanceDirectories, LibvirtHost
+from blocks.images import ImageStore
+from blocks.resources import (
+    Image,
+    Instance,
+    Network,
+    Port,
+    PortBinding,
+    Router,
+    VmRequest,
+    Volume,
+)
+from blocks.state import Build, Caller, StateStore
+from blocks.volumes import VolumePool
+from blocks.world import World
+from tasks.draft import Draft
+from tasks.step import Catalogue
+
+
+class VmBuild:
+    """One VM's build.
+
+    Args:
+        world: The connections of this host.
+        build: The recorded build.
+    """
+
+    def __init__(self, world: World, build: Build) -> None:
+        self.world = world
+        self.build_id = build.id
+        self.generation = build.generation
+        self.lease_token: str | None = None
+
+    # What the engine asks for.
+
+    def check_lease(self) -> None:
+        """Check that no other run has taken over.
+
+        Raises:
+            Conflict: One has.
+        """
+        if self.lease_token is not None and not self.store.leases.holds(
+            self.build_id, self.lease_token
+        ):
+            raise Conflict("another run has taken over this build")
+
+    def epoch(self, step: int) -> int:
+        """How often the step was undone in this generation."""
+        return self.store.journal.epoch(self.build_id, self.generation, step)
+
+    # The parts of the world.
+
+    @property
+    def store(self) -> StateStore:
+        """The state store."""
+        return self.world.store
+
+    @property
+    def fabric(self) -> NetworkFabric:
+        """This host's networking."""
+        return self.world.fabric
+
+    @property
+    def hypervisor(self) -> LibvirtHost:
+        """This host's libvirt."""
+        return self.world.hypervisor
+
+    @property
+    def images(self) -> ImageStore:
+        """The image files."""
+        return self.world.images
+
+    @property
+    def directories(self) -> InstanceDirectories:
+        """The instances' directories."""
+        return self.world.directories
+
+    @property
+    def pool(self) -> VolumePool:
+        """The data volumes' files."""
+        return self.world.pool
+
+    # What is built.
+
+    @property
+    def build(self) -> Build:
+        """The build as recorded, with what the steps so far found and chose."""
+        return self.store.builds.get(self.build_id)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What the steps so far found and chose."""
+        return self.build.plan
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The request as it came, not yet validated."""
+        return self.build.request
+
+    @property
+    def draft(self) -> Draft:
+        """The request field by field, as far as it is valid (steps 4 to 8)."""
+        return Draft(self.form)
+
+    @cached_property
+    def request(self) -> VmRequest:
+        """The request, valid (from step 8 on)."""
+        return VmRequest.model_validate(self.build.request)
+
+    @property
+    def caller(self) -> Caller:
+        """Who asked (from step 1 on)."""
+        known = self.plan.get("caller")
+        if known is None:
+            raise NotFound("the caller of this build is not known yet")
+        return Caller(**known)
+
+    @property
+    def instance(self) -> Instance:
+        """The instance (from step 10 on)."""
+        return self.store.instances.get(self.build_id)
+
+    @property
+    def image(self) -> Image:
+        """The instance's image."""
+        return self.store.images.get(self.instance.image_id)
+
+    @property
+    def ports(self) -> list[Port]:
+        """The instance's ports in order; after their record is gone, as it last was.
+
+        The snapshot is what lets a tap be removed that an earlier rollback could not.
+        """
+        ports = self.store.ports.of_device(self.build_id)
+        if ports:
+            return ports
+        return [Port.model_validate(port) for port in self.plan.get("ports", [])]
+
+    @property
+    def networks(self) -> list[Network]:
+        """The network of each port, in the ports' order."""
+        return [self.store.networks.get(port.network_id) for port in self.ports]
+
+    @property
+    def bindings(self) -> list[PortBinding]:
+        """Each port with all that this host must know to realize it."""
+        name = self.instance.name
+        return [
+            PortBinding(
+                port=port,
+                network=network,
+                subnets=tuple(self.store.networks.subnets(network.id)),
+                rules=tuple(self.store.groups.rules_of(port)),
+                host_name=name,
+            )
+            for port, network in zip(self.ports, self.networks, strict=True)
+        ]
+
+    @property
+    def routers(self) -> list[Router]:
+        """The routers of the instance's networks, each once."""
+        found = (self.store.routers.of_network(network.id) for network in self.networks)
+        return list({router.id: router for router in found if router}.values())
+
+    @property
+    def volumes(self) -> list[Volume]:
+        """The instance's data volumes, in order."""
+        return self.store.volumes.of(self.build_id)
+
+    # Its files.
+
+    @property
+    def directory(self) -> Path:
+        """The instance's directory."""
+        return self.directories.path(self.build_id)
+
+    @property
+    def disk(self) -> Path:
+        """The root disk."""
+        return self.directory / "disk.qcow2"
+
+    @property
+    def config_drive(self) -> Path:
+        """The config drive's ISO."""
+        return self.directory / "config.iso"
+
+    @property
+    def console_log(self) -> Path:
+        """The serial console's log."""
+        return self.directory / "console.log"
+
+    @property
+    def base(self) -> Path:
+        """The image's base file in this host's cache."""
+        return self.images.cached(self.image)
+
+    @property
+    def spec(self) -> GuestSpec:
+        """The guest specification that step 24 recorded."""
+        return GuestSpec.model_validate(self.plan["spec"])
+
+
+VM = Catalogue("vm", VmBuild)
