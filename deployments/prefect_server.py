@@ -22,6 +22,7 @@ from deployments.prefect_environment import server_environment, without_prefect
 
 USUAL_PORT = 4200
 _START_S = 180.0
+_CLOSING_S = 5.0
 _LOOK_EVERY_S = 0.1
 
 
@@ -128,18 +129,40 @@ def _record(home: Path) -> Path:
 
 
 def _free_port(before: int | None) -> int:
-    for wanted in (before, USUAL_PORT, 0):
-        if wanted is None:
-            continue
-        with socket.socket() as probe:
-            # As the server does: a port whose last connections are closing is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", wanted))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+    """A port to listen on: the one it had before, the usual one, any."""
+    if before and _becomes_free(before):
+        return before
+    for wanted in (USUAL_PORT, 0):
+        port = _bindable(wanted)
+        if port:
+            return port
     raise HostFault("no TCP port is free on 127.0.0.1")
+
+
+def _becomes_free(port: int) -> bool:
+    """Whether a port is free, or so within seconds.
+
+    The kernel may close a killed server's socket after the process has gone (what its
+    event loop had queued in an io_uring holds the socket for a while).
+    """
+    deadline = time.monotonic() + _CLOSING_S
+    while not _bindable(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_EVERY_S)
+    return True
+
+
+def _bindable(port: int) -> int | None:
+    """The port (for 0 any free one) if a server could listen on it now."""
+    with socket.socket() as probe:
+        # As the server does: a port whose last connections are closing is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return None
+        return int(probe.getsockname()[1])
 
 
 def _wait_until_well(server: Server) -> bool:
