@@ -1,0 +1,168 @@
+"""Building an image of a recipe: packages, tree, bootable disk, qcow2, in the catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from blocks import changes
+from blocks.images import busybox_guest, qemu_img
+from blocks.images.disk_layout import make_disk
+from blocks.images.files import replacing
+from blocks.images.inspection import inspect
+from blocks.images.locks import locked
+from blocks.images.packages import PackageSource
+from blocks.images.recipe import BusyboxRecipe, DebianRecipe
+from blocks.resources.base import Sha256
+from blocks.resources.image import ImageFormat
+
+BuildProgress = Callable[[str], None]
+
+
+class BuiltImage(BaseModel):
+    """An image that was built: what the catalogue has to know of it.
+
+    Attributes:
+        path: Its file.
+        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
+        login_user: Who one logs in as with the key.
+        ready_marker: The regular expression of the console line that ends the first boot.
+        boot_timeout_s: How long a boot may take under QEMU's emulation on a busy machine.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    format: ImageFormat
+    sha256: Sha256
+    size_bytes: int
+    virtual_size_bytes: int
+    min_disk_gib: int
+    min_ram_mib: int
+    login_user: str
+    ready_marker: str
+    boot_timeout_s: int
+    os: str
+
+
+class Builder:
+    """Builds images.
+
+    Args:
+        store: Where finished images go.
+        scratch: Where one directory a build is made, and removed again.
+        packages: Kept between builds: downloaded packages.
+        mirror: A Debian mirror's URL; none means what this host's apt is set up with.
+    """
+
+    def __init__(self, store: Path, scratch: Path, packages: Path, mirror: str | None) -> None:
+        self._store = store
+        self._scratch = scratch
+        self._packages = packages
+        self._mirror = mirror
+
+    def build(
+        self, recipe: BusyboxRecipe | DebianRecipe, image_id: str, progress: BuildProgress
+    ) -> BuiltImage:
+        """Build an image; if this very image was finished before, it is that one.
+
+        Args:
+            recipe: What to build.
+            image_id: The image's id in the catalogue, chosen before.
+            progress: Told in words what is done next.
+
+        Raises:
+            Unsupported: A package or a program is missing.
+            HostFault: A program failed.
+        """
+        for directory in (self._store, self._scratch, self._packages):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with locked(self._scratch / f"{image_id}.lock"):
+            finished = self.finished(image_id)
+            if finished is not None:
+                return finished
+            scratch = self._scratch / image_id
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            try:
+                return self._build(recipe, image_id, scratch, progress)
+            finally:
+                progress("cleaning up")
+                shutil.rmtree(scratch)
+
+    def path(self, image_id: str) -> Path:
+        """The file of an image in the store."""
+        return self._store / f"{image_id}.{ImageFormat.QCOW2}"
+
+    def finished(self, image_id: str) -> BuiltImage | None:
+        """What an earlier build of this id made, if it came to its end."""
+        note = self._note(image_id)
+        if not note.is_file():
+            return None
+        built = BuiltImage.model_validate_json(note.read_text())
+        if not built.path.is_file() or built.path.stat().st_size != built.size_bytes:
+            return None
+        return built
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image's file, and what is known of its build."""
+        shutil.rmtree(self._scratch / image_id, ignore_errors=True)
+        self._note(image_id).unlink(missing_ok=True)
+        path = self.path(image_id)
+        if path.exists():
+            path.unlink()
+            changes.record(f"Removed the image file {path}", ["rm", str(path)])
+
+    def _note(self, image_id: str) -> Path:
+        return self._store / f"{image_id}.json"
+
+    def _build(
+        self,
+        recipe: BusyboxRecipe | DebianRecipe,
+        image_id: str,
+        scratch: Path,
+        progress: BuildProgress,
+    ) -> BuiltImage:
+        progress(f"putting the tree of {recipe.name} together from packages")
+        tree = self._tree(recipe, scratch, progress)
+        progress(f"making a bootable disk of {recipe.disk_mib} MiB")
+        raw = scratch / "disk.raw"
+        make_disk(tree, raw, recipe.disk_mib, recipe.grows_to_gib)
+        progress("converting to qcow2")
+        path = self.path(image_id)
+        with replacing(path, mode=0o644) as part:
+            words = qemu_img.convert(raw, "raw", part, "qcow2", compressed=True)
+            qemu_img.check(part, "qcow2")
+            seen = inspect(part, ImageFormat.QCOW2)
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        built = BuiltImage(
+            path=path,
+            format=ImageFormat.QCOW2,
+            sha256=digest,
+            size_bytes=seen.size_bytes,
+            virtual_size_bytes=seen.virtual_size_bytes,
+            min_disk_gib=recipe.min_disk_gib,
+            min_ram_mib=recipe.min_ram_mib,
+            login_user=recipe.login_user,
+            ready_marker=recipe.ready_marker,
+            boot_timeout_s=recipe.boot_timeout_s,
+            os=recipe.os,
+        )
+        with replacing(self._note(image_id), mode=0o644) as part:
+            part.write_text(json.dumps(built.model_dump(mode="json"), indent=2))
+        changes.record(f"Built the image {recipe.name}", [*words[:-1], str(path)])
+        return built
+
+    def _tree(
+        self, recipe: BusyboxRecipe | DebianRecipe, scratch: Path, progress: BuildProgress
+    ) -> Path:
+        if isinstance(recipe, BusyboxRecipe):
+            source = PackageSource(self._packages, self._mirror)
+            return busybox_guest.make_tree(recipe, source, scratch)
+        raise NotImplementedError

@@ -1,0 +1,101 @@
+"""This host's base images: copies of the catalogue's, named by their checksum.
+
+A file appears in the cache only by a rename, after its checksum was compared and its content
+inspected; so what is there is whole. Bases are root's, readable by QEMU, never written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from blocks import changes
+from blocks.errors import NotFound, UnsafeImage
+from blocks.images.files import replacing
+from blocks.images.inspection import inspect
+from blocks.images.locks import locked
+from blocks.resources.image import Image
+
+#: Bytes that are there, and bytes in all.
+FetchProgress = Callable[[int, int], None]
+
+_CHUNK = 4 * 1024 * 1024
+
+
+class BaseCache:
+    """The cache of base images.
+
+    Args:
+        directory: Where it is.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def path(self, image: Image) -> Path:
+        """Where the base of an image is, or will be."""
+        return self._directory / f"{image.sha256}.{image.format}"
+
+    def fetch(self, image: Image, progress: FetchProgress) -> Path:
+        """Have the base of an image in the cache; of several callers one copies, the others wait.
+
+        Args:
+            image: The image; `path` names its file in the catalogue.
+            progress: Called now and then while copying.
+
+        Returns:
+            The file in the cache.
+
+        Raises:
+            NotFound: The catalogue's file is gone.
+            UnsafeImage: Its content is not what the catalogue says, or not safe.
+        """
+        base = self.path(image)
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with locked(base.with_suffix(".lock")):
+            if base.is_file() and base.stat().st_size == image.size_bytes:
+                return base
+            with replacing(base, mode=0o644, to_directory_owner=False) as part:
+                digest = _copy(Path(image.path), part, progress)
+                if digest != image.sha256:
+                    raise UnsafeImage(
+                        f"the file of image {image.name} has the checksum {digest}, "
+                        f"the catalogue says {image.sha256}",
+                        hint="build or import the image again",
+                    )
+                inspect(part, image.format)
+        changes.record(f"Fetched the base of image {image.name}", ["cp", image.path, str(base)])
+        return base
+
+    def remove(self, image: Image) -> None:
+        """Remove the base of an image that no disk is based on any more."""
+        base = self.path(image)
+        if base.is_file():
+            base.unlink()
+            changes.record(f"Removed the base of image {image.name}", ["rm", str(base)])
+
+
+def _copy(source: Path, target: Path, progress: FetchProgress) -> str:
+    """Copy a file, leaving holes where it is zero; its SHA-256."""
+    digest = hashlib.sha256()
+    try:
+        reader = source.open("rb")
+    except FileNotFoundError as error:
+        raise NotFound(f"the image file {source} is gone", hint="build it again") from error
+    with reader, target.open("wb") as writer:
+        total = os.fstat(reader.fileno()).st_size
+        zeros = bytes(_CHUNK)
+        done = 0
+        progress(0, total)
+        while chunk := reader.read(_CHUNK):
+            digest.update(chunk)
+            if chunk == zeros:
+                writer.seek(len(chunk), os.SEEK_CUR)
+            else:
+                writer.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+        writer.truncate(done)
+    return digest.hexdigest()

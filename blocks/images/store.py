@@ -1,0 +1,168 @@
+"""The image store: one face for images, bases, disks, config drives and injection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from blocks import changes
+from blocks.errors import Conflict, InvalidRequest
+from blocks.images import leftovers, qemu_img
+from blocks.images.build import Builder, BuiltImage
+from blocks.images.cache import BaseCache, FetchProgress
+from blocks.images.config_drive import build_config_drive
+from blocks.images.exports import Exports
+from blocks.images.files import part_of, replacing
+from blocks.images.injection import Injector
+from blocks.images.recipe import BusyboxRecipe, DebianRecipe, all_recipes, find_recipe
+from blocks.inventory import Found
+from blocks.resources.image import Image, ImageFormat
+from blocks.resources.request import InjectedFile
+
+
+class ImageStore:
+    """The images of this host, and the disks made of them.
+
+    Args:
+        directory: `FIFTY_HOME/images`: `store/` holds the catalogue's files, `cache/` this
+            host's bases, `build/`, `packages/` and `exports/` what is made on the way.
+        mirror: A Debian mirror's URL for builds; none means this host's apt.
+    """
+
+    def __init__(self, directory: Path, mirror: str | None = None) -> None:
+        self._directory = directory.absolute()
+        self._cache = BaseCache(self._directory / "cache")
+        self._exports = Exports(self._directory / "exports")
+        self._injector = Injector(self._exports)
+        self._builder = Builder(
+            self._directory / "store",
+            self._directory / "build",
+            self._directory / "packages",
+            mirror,
+        )
+
+    def recipes(self) -> list[BusyboxRecipe | DebianRecipe]:
+        """What can be built."""
+        return all_recipes()
+
+    def build(self, recipe_name: str, image_id: str, progress: Callable[[str], None]) -> BuiltImage:
+        """Build an image of a recipe into the catalogue's directory; twice is once.
+
+        Args:
+            recipe_name: One of `recipes`.
+            image_id: The image's id, chosen before.
+            progress: Told in words what is done next.
+
+        Raises:
+            NotFound: There is no such recipe.
+            Unsupported: This host lacks a package or a program.
+            HostFault: A program failed.
+        """
+        return self._builder.build(find_recipe(recipe_name), image_id, progress)
+
+    def image_path(self, image_id: str) -> Path:
+        """Where `build` puts an image."""
+        return self._builder.path(image_id)
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image's file, and what an unfinished build of it left; twice is fine."""
+        self._builder.remove(image_id)
+
+    def fetch_base(self, image: Image, progress: FetchProgress) -> Path:
+        """Have the image's base in this host's cache: checksum compared, content inspected.
+
+        Args:
+            image: The image; of several callers at once one copies, the others wait for it.
+            progress: Called with the bytes that are there and the bytes in all.
+
+        Raises:
+            NotFound: The catalogue's file is gone.
+            UnsafeImage: The file is not what the catalogue says, or reaches outside of itself.
+        """
+        return self._cache.fetch(image, progress)
+
+    def remove_base(self, image: Image) -> None:
+        """Remove an image's base; the caller knows that no disk is based on it any more."""
+        self._cache.remove(image)
+
+    def create_disk(
+        self, base: Path, base_format: ImageFormat, path: Path, copy: bool = False
+    ) -> None:
+        """Create a qcow2 disk on a base, owned by its directory's owner.
+
+        Args:
+            base: The base, from `fetch_base`.
+            base_format: Its format.
+            path: The disk.
+            copy: A full copy that needs no base, instead of an overlay.
+
+        Raises:
+            Conflict: Another disk is there already.
+        """
+        if path.exists():
+            expected = None if copy else str(base)
+            seen = qemu_img.info(path, ImageFormat.QCOW2)
+            if seen.backing_file != expected:
+                raise Conflict(
+                    f"the disk {path} is there, with another base: {seen.backing_file}",
+                    hint="roll back the build first",
+                )
+            return
+        with replacing(path, mode=0o600) as part:
+            if copy:
+                words = qemu_img.convert(base, base_format, part, ImageFormat.QCOW2)
+            else:
+                words = qemu_img.create_overlay(base, base_format, part)
+        what = "Copied the base into" if copy else "Created on its base"
+        changes.record(f"{what} the disk {path}", [*words[:-1], str(path)])
+
+    def resize_disk(self, path: Path, size_bytes: int) -> None:
+        """Make a disk that large; never smaller.
+
+        Args:
+            path: A qcow2 that no guest is using.
+            size_bytes: Its new virtual size.
+
+        Raises:
+            InvalidRequest: It is larger already.
+        """
+        now = qemu_img.info(path, ImageFormat.QCOW2).virtual_size_bytes
+        if now > size_bytes:
+            raise InvalidRequest(
+                f"the disk has {now} bytes, more than the {size_bytes} it should have",
+                hint="choose a flavor with a larger disk",
+            )
+        if now < size_bytes:
+            words = qemu_img.resize(path, ImageFormat.QCOW2, size_bytes)
+            changes.record(f"Resized the disk {path} from {now} to {size_bytes} bytes", words)
+
+    def remove_disk(self, path: Path) -> None:
+        """Remove a disk or config drive, and what a killed step left of making it."""
+        self._exports.release(part_of(path))
+        part_of(path).unlink(missing_ok=True)
+        if path.exists():
+            path.unlink()
+            changes.record(f"Removed {path}", ["rm", str(path)])
+
+    def build_config_drive(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """Make a config drive (ISO 9660, volume `config-2`); see `config_drive`."""
+        build_config_drive(path, files)
+
+    def inject(
+        self,
+        disk: Path,
+        files: Sequence[InjectedFile],
+        keys: Mapping[str, Sequence[str]] | None = None,
+        *,
+        replace_keys: bool = False,
+    ) -> None:
+        """Put files and login keys into a qcow2 disk's root file system; see `injection`."""
+        self._injector.inject(disk, files, keys or {}, replace_keys=replace_keys)
+
+    def inventory(self) -> list[Found]:
+        """What is there only while something is being made: see `leftovers`."""
+        return leftovers.inventory(self._directory, self._exports)
+
+    def remove(self, found: Found) -> None:
+        """Remove one thing that `inventory` told of; already gone is fine."""
+        leftovers.remove(found, self._directory, self._exports)
