@@ -1,0 +1,7 @@
+"""The network on this host: segments, DHCP, routers, metadata, ports and their firewall."""
+
+from blocks.fabric.dhcp import DhcpLease
+from blocks.fabric.namespaces import run_in
+from blocks.fabric.network_fabric import NetworkFabric
+
+__all__ = ["DhcpLease", "NetworkFabric", "run_in"]

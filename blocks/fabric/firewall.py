@@ -1,0 +1,209 @@
+"""The firewall of the ports: anti-spoofing and security groups, one port at a time.
+
+A port has three chains of its own (`guard-`, `egress-`, `ingress-` and its id) and one
+element in each map that leads there. One transaction makes or replaces all of them, so
+that a port is never without its rules, and no other port's rules are touched: processes
+that work on different ports, and two sites on one host, do not disturb each other.
+"""
+
+from __future__ import annotations
+
+from blocks import changes, commands, marks
+from blocks.errors import InvalidRequest
+from blocks.fabric import firewall_rules, nft, nft_words
+from blocks.fabric.firewall_rules import PASS, Rule
+from blocks.fabric.firewall_tables import Tables, fill, tables_of
+from blocks.fabric.nft import Json
+from blocks.fabric.site import Site
+from blocks.resources import Network, Port, PortBinding
+
+_LOCK = "firewall"
+#: Table, name and rules of each chain of a port.
+Chains = list[tuple[Json, str, list[Rule]]]
+
+_KINDS = ("guard", "egress", "ingress")
+
+
+class Firewall:
+    """The site's tables in nftables."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def protect(self, binding: PortBinding) -> None:
+        """Apply a port's anti-spoofing and security groups, all in one transaction.
+
+        What no rule lets in or out is dropped; replies to what was let pass are not;
+        the port's DHCP always works. Connections that were open under rules which are
+        no longer there are cut.
+
+        Args:
+            binding: The port, its network, its rules with the remotes resolved.
+
+        Raises:
+            InvalidRequest: The port has no tap's name or no MAC address yet.
+            HostFault: nftables refused the rules; nothing was changed.
+        """
+        port = binding.port
+        tables = self._tables()
+        chains = _chains(tables, binding)
+        with self._site.locked(_LOCK):
+            before = [_comments(table, name) for table, name, _ in chains]
+            # Applied even if nothing differs: it mends what of the shared part is amiss.
+            nft.apply(_transaction(tables, binding, chains))
+        if before == [[rule.comment for rule in rules] for _, _, rules in chains]:
+            return
+        changes.record(
+            f"Applied {sum(len(rules) for _, _, rules in chains)} firewall rules to {port.tap}",
+            "\n".join(_typed(table, name, rule) for table, name, rules in chains for rule in rules),
+        )
+        if any(rules is not None for rules in before):
+            _cut_connections(_zone(tables, port), port)
+
+    def unprotect(self, port: Port) -> None:
+        """Remove a port's rules, and the tables with the last port; already gone is fine."""
+        if port.tap is None:
+            return
+        tables = self._tables()
+        with self._site.locked(_LOCK):
+            there = nft.elements(tables.bridge, "guests", "set")
+            if port.tap not in there:
+                return
+            zone = _zone(tables, port)
+            if there == [port.tap]:
+                nft.apply([each for table in tables.tables() for each in nft.remove_table(table)])
+            else:
+                nft.apply(_removal(tables, port))
+        changes.record(
+            f"Removed the firewall rules of {port.tap}",
+            "\n".join(
+                f"nft delete chain {table['family']} {table['table']} {name}"
+                for table, name in _chain_names(tables, port.id)
+            ),
+        )
+        _cut_connections(zone, port)
+
+    def forget_network(self, network: Network) -> None:
+        """Take a network's conntrack zone out of the tables, where there are any."""
+        tables = self._tables()
+        bridge = marks.bridge_name(network.id)
+        with self._site.locked(_LOCK):
+            if any(element[0] == bridge for element in nft.elements(tables.stateful, "zones")):
+                nft.apply(
+                    [
+                        nft.delete_elements(tables.stateful, "zones", [bridge]),
+                        *_without_chain(tables.stateful, f"zone-{network.zone}"),
+                    ]
+                )
+
+    def differences(self, binding: PortBinding) -> list[str]:
+        """What of a port's rules is not in the kernel as it should be, in words."""
+        tables = self._tables()
+        return _differences(tables, binding, _chains(tables, binding))
+
+    def protected(self) -> list[str]:
+        """The ids of the ports whose chains are there, whole or in part."""
+        ids: set[str] = set()
+        tables = self._tables()
+        for table in tables.tables():
+            for item in nft.listing("chains", family=table["family"]) or []:
+                chain = item.get("chain", {})
+                kind, _, identifier = chain.get("name", "").partition("-")
+                if chain.get("table") == table["table"] and kind in _KINDS and len(identifier) > 11:
+                    ids.add(identifier)
+        return sorted(ids)
+
+    def _tables(self) -> Tables:
+        return tables_of(self._site.name)
+
+
+def _chains(tables: Tables, binding: PortBinding) -> Chains:
+    port = binding.port
+    if port.tap is None:
+        raise InvalidRequest(f"the port {port.id} has no tap's name yet")
+    rules = [
+        firewall_rules.spoofing(port),
+        firewall_rules.directed(binding, "egress"),
+        firewall_rules.directed(binding, "ingress"),
+    ]
+    names = _chain_names(tables, port.id)
+    return [(table, name, own) for (table, name), own in zip(names, rules, strict=True)]
+
+
+def _chain_names(tables: Tables, port_id: str) -> list[tuple[Json, str]]:
+    homes = (tables.bridge, tables.stateful, tables.stateful)
+    return [(table, f"{kind}-{port_id}") for table, kind in zip(homes, _KINDS, strict=True)]
+
+
+def _removal(tables: Tables, port: Port) -> list[Json]:
+    """The commands that remove a port's part; elements first, for they hold the chains."""
+    batch = []
+    for table, name, member in tables.members(port):
+        key = member[0] if isinstance(member, list) else member
+        # Added before it is deleted: a delete of what is not there fails the transaction.
+        batch += [nft.add_chain(*chain) for chain in _chain_names(tables, port.id)]
+        batch.append(nft.add_elements(table, name, [member]))
+        batch.append(nft.delete_elements(table, name, [key]))
+    for table, name in _chain_names(tables, port.id):
+        batch += _without_chain(table, name)
+    return batch
+
+
+def _without_chain(table: Json, name: str) -> list[Json]:
+    named = {"chain": {**table, "name": name}}
+    return [{"flush": named}, {"delete": named}]
+
+
+def _differences(tables: Tables, binding: PortBinding, chains: Chains) -> list[str]:
+    shared = [(chain.table, chain.name, list(chain.rules)) for chain in tables.chains()]
+    shared.append((tables.stateful, PASS, tables.passing()))
+    wrong = []
+    for table, name, rules in [*shared, *chains]:
+        there = _comments(table, name)
+        if there is None:
+            wrong.append(f"the chain {table['family']} {table['table']} {name} is not there")
+        elif there != [rule.comment for rule in rules]:
+            wrong.append(f"the chain {table['family']} {table['table']} {name} says {there}")
+    members = tables.members(binding.port)
+    if not binding.network.physical_bridge:
+        members.append(tables.zone_member(binding.network))
+    for table, name, member in members:
+        if member not in nft.elements(table, name, "set" if isinstance(member, str) else "map"):
+            wrong.append(f"{member} is not in {table['family']} {table['table']} {name}")
+    return wrong
+
+
+def _transaction(tables: Tables, binding: PortBinding, chains: Chains) -> list[Json]:
+    batch = [*tables.commands(), *tables.zone(binding.network)]
+    for table, name, rules in chains:
+        batch += [nft.add_chain(table, name), *fill(table, name, rules)]
+    for table, name, member in tables.members(binding.port):
+        batch.append(nft.add_elements(table, name, [member]))
+    return batch
+
+
+def _comments(table: Json, chain: str) -> list[str] | None:
+    listing = nft.listing("chain", **table, name=chain)
+    return None if listing is None else nft.comments(listing, table, chain)
+
+
+def _zone(tables: Tables, port: Port) -> int:
+    bridge = marks.bridge_name(port.network_id)
+    for name, verdict in nft.elements(tables.stateful, "zones"):
+        if name == bridge:
+            return int(verdict["goto"]["target"].removeprefix("zone-"))
+    return 0
+
+
+def _cut_connections(zone: int, port: Port) -> None:
+    """Forget a port's open connections, as Neutron does when rules change (conntrack(8))."""
+    for fixed in port.addresses:
+        for side in ("--orig-src", "--orig-dst"):
+            words = ["conntrack", "-D", "-w", str(zone), side, str(fixed.address)]
+            # 1: there was none.
+            commands.run(*words, ok_codes=(0, 1))
+
+
+def _typed(table: Json, chain: str, rule: Rule) -> str:
+    text = nft_words.rule(rule.statements)
+    return f"nft add rule {table['family']} {table['table']} {chain} {text}"

@@ -1,0 +1,95 @@
+"""The servers of a network: found, signalled and stopped by the pid that they wrote.
+
+A pid alone may by now be another process's. Each server's command line names a file that
+only it has (its configuration), and a pidfd (pidfd_open(2)) is held between the look at
+the command line and the signal, so that the signal cannot go astray.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocks.errors import HostFault
+
+_STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server process.
+
+    Attributes:
+        program: What it is, for people (`dnsmasq`).
+        pid_file: Where it writes its pid.
+        token: An argument that no other process's command line has.
+    """
+
+    program: str
+    pid_file: Path
+    token: str
+
+    def pid(self) -> int | None:
+        """Its pid, if it is alive."""
+        with self._held() as held:
+            return held[0] if held else None
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send it a signal; tell whether it was there to receive it."""
+        with self._held() as held:
+            if held is None:
+                return False
+            signal.pidfd_send_signal(held[1], number)
+            return True
+
+    def stop(self) -> bool:
+        """Stop it and wait until it is gone; already gone is fine.
+
+        Returns:
+            Whether it was running.
+
+        Raises:
+            HostFault: It does not even die of SIGKILL.
+        """
+        with self._held() as held:
+            if held is not None:
+                self._end(*held)
+        self.pid_file.unlink(missing_ok=True)
+        return held is not None
+
+    def _end(self, pid: int, handle: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                signal.pidfd_send_signal(handle, number)
+            except ProcessLookupError:
+                return
+            # A pidfd becomes readable when its process ends.
+            if select.select([handle], [], [], _STOP_TIMEOUT_S)[0]:
+                return
+        raise HostFault(f"{self.program} (pid {pid}) does not end", hint=f"look at /proc/{pid}")
+
+    @contextmanager
+    def _held(self) -> Iterator[tuple[int, int] | None]:
+        try:
+            pid = int(self.pid_file.read_text())
+            handle = os.pidfd_open(pid)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            yield None
+            return
+        try:
+            yield (pid, handle) if self.token in command_line(pid) else None
+        finally:
+            os.close(handle)
+
+
+def command_line(pid: int) -> list[str]:
+    """The arguments of a process; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
