@@ -15,6 +15,6 @@ class SchedulerBlock(Block):
 
     ram: float = Field(default=1.0, description="Free memory; negative stacks.")
     cpu: float = Field(default=1.0, description="Free processors.")
-    load: float = Field(default=-1.0, description="Load average; negative avoids it.")
+    load_average: float = Field(default=-1.0, description="Load; negative avoids it.")
     failures: float = Field(default=-10.0, description="Builds that failed there of late.")
     alternates: int = Field(default=2, ge=0, le=10, description="Hosts to try after the first.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import InstanceDirectories, LibvirtHost
@@ -10,6 +11,9 @@ from blocks.images import ImageStore
 from blocks.settings import Settings
 from blocks.state import StateStore
 from blocks.volumes import VolumePool
+
+if TYPE_CHECKING:
+    from blocks.hypervisor.block import LibvirtHostBlock
 
 #: The name under which `fifty init` saves this host's blocks.
 BLOCK_NAME = "local"
@@ -21,11 +25,25 @@ class World:
     Args:
         settings: Where things are.
         store: The state store.
+        use_blocks: Configure by this host's Prefect blocks; else, for when there is no
+            Prefect server, by the blocks' defaults.
     """
 
-    def __init__(self, settings: Settings, store: StateStore) -> None:
+    def __init__(self, settings: Settings, store: StateStore, *, use_blocks: bool) -> None:
         self.settings = settings
         self.store = store
+        self._use_blocks = use_blocks
+
+    @cached_property
+    def host_config(self) -> LibvirtHostBlock:
+        """This host's configuration."""
+        # Here, because Prefect takes two seconds to import and `fifty vm list` has none.
+        from blocks.hypervisor.block import LibvirtHostBlock  # noqa: PLC0415
+        from blocks.loading import load_block  # noqa: PLC0415
+
+        if self._use_blocks:
+            return load_block(LibvirtHostBlock, BLOCK_NAME)
+        return LibvirtHostBlock()
 
     @cached_property
     def site(self) -> str:
@@ -40,7 +58,7 @@ class World:
     @cached_property
     def hypervisor(self) -> LibvirtHost:
         """This host's libvirt."""
-        return LibvirtHost("qemu:///system", self.settings.accelerator, self.site)
+        return self.host_config.connect(self.site, self.settings.accelerator)
 
     @cached_property
     def images(self) -> ImageStore:
@@ -58,12 +76,16 @@ class World:
         return VolumePool(self.settings.home / "volumes", self.site)
 
 
-def open_world(settings: Settings) -> World:
+def open_world(settings: Settings, *, use_blocks: bool = True) -> World:
     """Connect to the state store of these settings and, lazily, to everything else.
+
+    Args:
+        settings: Where things are.
+        use_blocks: As `World` takes it.
 
     Raises:
         NotFound: There is no state store yet.
     """
     store = StateStore(settings.database, settings.host)
     store.database.require()
-    return World(settings, store)
+    return World(settings, store, use_blocks=use_blocks)

@@ -6,10 +6,11 @@ step 4 found wrong must not keep step 6 from looking at the image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from blocks.resources import VmRequest
 
@@ -50,9 +51,17 @@ class Draft:
         if field not in self._form:
             return VmRequest.model_fields[field].get_default()
         # Its own validators have passed; this only gives it its type.
-        return TypeAdapter(VmRequest.model_fields[field].annotation).validate_python(
-            self._form[field]
-        )
+        kind: Any = VmRequest.model_fields[field].annotation
+        return TypeAdapter(kind).validate_python(self._form[field])
+
+
+def describe_all(model: type[BaseModel], form: Mapping[str, Any]) -> list[str]:
+    """All that is wrong with a form, a line each; empty where nothing is."""
+    try:
+        model.model_validate(form)
+    except ValidationError as error:
+        return [describe(finding) for finding in error.errors(include_url=False)]
+    return []
 
 
 def describe(finding: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

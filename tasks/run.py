@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
@@ -23,6 +22,7 @@ from blocks.errors import (
     Conflict,
     Denied,
     FiftyError,
+    HostFault,
     InvalidRequest,
     NeedsAttention,
     NotFound,
@@ -35,6 +35,9 @@ from tasks.step import Catalogue, Step, Subject, enter, error_dict
 
 #: What a caller is told about a request, as opposed to what fails while it is carried out.
 REFUSALS = (InvalidRequest, NotFound, Conflict, QuotaExceeded, Denied, Unsupported)
+
+
+Plan = Callable[["Runner"], None]
 
 
 class Stopped(FiftyError):
@@ -51,7 +54,7 @@ class Runner:
 
     def __init__(self, catalogue: Catalogue, subject: Subject) -> None:
         self._catalogue = catalogue
-        self._subject = subject
+        self.subject = subject
         self._stop = threading.Event()
 
     def __call__(self, step: Step) -> Any:  # noqa: ANN401 - a step's own result
@@ -62,7 +65,7 @@ class Runner:
         """
         if self._stop.is_set():
             raise Stopped("another branch of this build failed")
-        subject = self._subject
+        subject = self.subject
         return step.task(subject.build_id, subject.generation, subject.epoch(step.number))
 
     def gather(self, *steps: Step) -> None:
@@ -113,6 +116,40 @@ class Runner:
         if real:
             raise real[0]
 
+    def on_hosts(
+        self, hosts: Sequence[str], first: int, choose: Callable[[str], None], plan: Plan
+    ) -> None:
+        """Run a plan on the first host; where that host is at fault, on the next one.
+
+        Args:
+            hosts: The selected host, then the alternates.
+            first: The plan's first step; what a faulty host got is undone from there.
+            choose: Records the host that is tried next.
+            plan: What to run.
+
+        Raises:
+            HostFault: The last host failed too; the details hold the fault of each.
+            NeedsAttention: A host could not be cleaned up.
+        """
+        faults: list[str] = []
+        for host in hosts:
+            choose(host)
+            try:
+                plan(self)
+            except HostFault as fault:
+                faults.append(f"{host}: {fault}")
+                if host == hosts[-1]:
+                    if len(faults) == 1:
+                        raise
+                    raise HostFault(
+                        f"{len(faults)} hosts failed", hint=fault.hint, details=faults
+                    ) from fault
+                left = self.unwind(first)
+                if left:
+                    raise NeedsAttention(f"{host} could not be cleaned up", details=left) from fault
+            else:
+                return
+
     def unwind(self, first: int = 1) -> list[str]:
         """Undo, in reverse, every step from `first` on that may have had an effect.
 
@@ -121,7 +158,7 @@ class Runner:
         """
         self._stop.clear()
         left = []
-        subject = self._subject
+        subject = self.subject
         store = subject.store
         entries = store.journal.entries(subject.build_id, subject.generation)
         for entry in reversed(entries):
@@ -201,21 +238,3 @@ def stays_resumable(error: BaseException) -> bool:
     that it is.
     """
     return isinstance(error, TerminationSignal) and not cancel_requested()
-
-
-def unwound(runner: Runner, cause: BaseException | None) -> NeedsAttention | None:
-    """Undo everything, and say what is left in one error.
-
-    Args:
-        runner: Whose steps.
-        cause: Why; it is told beside what is left.
-    """
-    left = runner.unwind()
-    if not left:
-        return None
-    get_run_logger().error("left behind: %s", "; ".join(left))
-    why = f" (after: {cause})" if cause else ""
-    return NeedsAttention(f"{len(left)} undo(s) failed{why}", details=left)
-
-
-Plan = Callable[[Runner], Any]

@@ -41,9 +41,20 @@ JITTER = 0.5
 class Subject(Protocol):
     """What steps work on: one build, with everything that its steps can ask for."""
 
-    store: StateStore
-    build_id: str
-    generation: int
+    @property
+    def store(self) -> StateStore:
+        """The state store."""
+        ...
+
+    @property
+    def build_id(self) -> str:
+        """The build's id."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The build's generation."""
+        ...
 
     def check_lease(self) -> None:
         """Raise Conflict where another run has taken over."""

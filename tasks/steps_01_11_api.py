@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from blocks.errors import (
     RateLimited,
     Unsupported,
 )
+from blocks.loading import load_block
 from blocks.resources import Image, Instance, InstanceStatus, PortKind, TaskState, VmRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
@@ -56,8 +58,8 @@ def identify(store: StateStore, credentials: str) -> Caller:
         Denied: There is no such block, its token is not known, or the tenant is disabled.
     """
     try:
-        block = FiftyCredentials.load(credentials)
-    except ValueError as error:
+        block = load_block(FiftyCredentials, credentials)
+    except NotFound as error:
         raise Denied(
             f"there is no credentials block {credentials!r}", hint="`fifty init` makes `default`"
         ) from error
@@ -339,7 +341,11 @@ def record_instance(build: Build, caller: Caller, request: VmRequest, store: Sta
         )
         for index, name in enumerate(request.networks)
     ]
-    store.builds.note(build.id, ports=[port.model_dump(mode="json") for port in ports])
+    store.builds.note(
+        build.id,
+        ports=[port.model_dump(mode="json") for port in ports],
+        seed=secrets.token_hex(512),
+    )
     store.volumes.plan(instance, request.volumes)
     record(f"Recorded the instance {build.id} in BUILD", f"openstack server show {request.name}")
     return build.id

@@ -6,6 +6,7 @@ need by recorded id, and a resumed run finds the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from blocks.resources import (
     Network,
     Port,
     PortBinding,
+    PortKind,
     Router,
     VmRequest,
     Volume,
@@ -28,6 +30,7 @@ from blocks.state import Build, Caller, StateStore
 from blocks.volumes import VolumePool
 from blocks.world import World
 from tasks.draft import Draft
+from tasks.metadata import documents
 from tasks.step import Catalogue
 
 
@@ -171,10 +174,35 @@ class VmBuild:
         ]
 
     @property
+    def dhcp_ports(self) -> list[Port]:
+        """The DHCP port of each port's network, in the ports' order."""
+        found = []
+        for network in self.networks:
+            [port] = self.store.ports.list(kind=PortKind.DHCP, network_id=network.id)
+            found.append(port)
+        return found
+
+    @property
     def routers(self) -> list[Router]:
         """The routers of the instance's networks, each once."""
         found = (self.store.routers.of_network(network.id) for network in self.networks)
         return list({router.id: router for router in found if router}.values())
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """The key pair's name and public key: the tenant's, or the one in the request."""
+        key = self.request.key
+        if key is None:
+            return None
+        if " " in key:
+            return "request", key
+        return key, self.store.keys.get(self.instance.tenant_id, key)[0]
+
+    @property
+    def metadata(self) -> Mapping[str, bytes]:
+        """What the guest is told about itself, by path."""
+        seed = bytes.fromhex(self.plan["seed"])
+        return documents(self.instance, self.request, self.key, self.bindings, seed)
 
     @property
     def volumes(self) -> list[Volume]:

@@ -26,7 +26,15 @@ from blocks.resources.network import (
     SecurityGroupRule,
     Subnet,
 )
-from blocks.resources.request import ImageRequest, InjectedFile, NetworkRequest, VmRequest
+from blocks.resources.request import (
+    ImageRequest,
+    InjectedFile,
+    NamedRequest,
+    NetworkRequest,
+    RouterRequest,
+    VmReference,
+    VmRequest,
+)
 
 __all__ = [
     "Clocks",
@@ -41,6 +49,7 @@ __all__ = [
     "InjectedFile",
     "Instance",
     "InstanceStatus",
+    "NamedRequest",
     "Network",
     "NetworkRequest",
     "NetworkType",
@@ -50,10 +59,12 @@ __all__ = [
     "PortKind",
     "Router",
     "RouterLeg",
+    "RouterRequest",
     "SecurityGroup",
     "SecurityGroupRule",
     "Subnet",
     "TaskState",
+    "VmReference",
     "VmRequest",
     "Volume",
 ]

@@ -138,6 +138,37 @@ class VmRequest(Resource):
         return value
 
 
+#: The credentials block of a request that is about something by its name.
+CredentialsName = Annotated[
+    str, Field(pattern=r"^[a-z0-9-]{1,63}$", description="name of a credentials block")
+]
+
+
+class VmReference(Resource):
+    """A VM that is there: `delete-vm`'s, `resume-vm`'s and `rollback-vm`'s parameter."""
+
+    name: str = Field(max_length=63, description="the VM's name, or its id")
+    credentials: CredentialsName = "default"
+
+
+class NamedRequest(Resource):
+    """Something that is there, by its name: `delete-network`'s parameter."""
+
+    name: ResourceName
+    credentials: CredentialsName = "default"
+
+
+class RouterRequest(Resource):
+    """A change to a router: `change-router`'s parameter."""
+
+    action: Literal["create", "add-interface", "set-gateway", "clear-gateway", "delete"]
+    name: ResourceName
+    network: ResourceName | None = Field(
+        default=None, description="for add-interface and set-gateway"
+    )
+    credentials: CredentialsName = "default"
+
+
 class NetworkRequest(Resource):
     """A network that is wanted: `create-network`'s parameter."""
 
@@ -162,7 +193,7 @@ class NetworkRequest(Resource):
     external_network: ResourceName | None = Field(
         default=None, description="give that router its gateway in this network"
     )
-    credentials: str = Field(default="default", pattern=r"^[a-z0-9-]{1,63}$")
+    credentials: CredentialsName = "default"
 
 
 class ImageRequest(Resource):
@@ -171,4 +202,4 @@ class ImageRequest(Resource):
     recipe: ResourceName
     name: ResourceName | None = Field(default=None, description="default: the recipe's name")
     rebuild: bool = Field(default=False, description="also if the image is there already")
-    credentials: str = Field(default="default", pattern=r"^[a-z0-9-]{1,63}$")
+    credentials: CredentialsName = "default"

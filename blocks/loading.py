@@ -1,0 +1,28 @@
+"""Loading Prefect blocks by name."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from prefect.blocks.core import Block
+
+from blocks.errors import NotFound
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+
+def load_block(kind: type[AnyBlock], name: str) -> AnyBlock:
+    """The saved block of a kind and name, as it is now.
+
+    Raises:
+        NotFound: There is none.
+    """
+    try:
+        block = kind.load(name)
+    except ValueError as error:
+        title = kind.get_block_type_slug()
+        raise NotFound(
+            f"there is no Prefect block {title}/{name}", hint="`fifty init` makes it"
+        ) from error
+    assert isinstance(block, kind)  # noqa: S101 - for the type checker: load is sync here
+    return block

@@ -1,0 +1,18 @@
+"""Delete a virtual machine: every step that made it is undone, in reverse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from blocks.resources import VmReference
+from flows.names import run_name
+from tasks.vm_session import delete
+
+
+@flow(name="delete-vm", flow_run_name=run_name, validate_parameters=False)
+def delete_vm(request: VmReference) -> State[Any]:
+    """Delete a virtual machine: every step that made it is undone, in reverse."""
+    return delete(request)

@@ -1,0 +1,18 @@
+"""Undo the build of a virtual machine that did not get to its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from blocks.resources import VmReference
+from flows.names import run_name
+from tasks.vm_session import rollback
+
+
+@flow(name="rollback-vm", flow_run_name=run_name, validate_parameters=False)
+def rollback_vm(request: VmReference) -> State[Any]:
+    """Undo the build of a virtual machine that did not get to its end."""
+    return rollback(request)

@@ -1,0 +1,107 @@
+"""What a guest is told about itself: OpenStack's metadata documents.
+
+The same documents go onto the config drive (step 29) and to the metadata service
+(step 35), in the format of `nova.api.metadata.base` (version `latest`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from blocks.resources import Instance, PortBinding, VmRequest
+
+#: Where the documents are on the config drive and below the metadata service's root.
+ROOT = "openstack/latest"
+
+
+def documents(
+    instance: Instance,
+    request: VmRequest,
+    key: tuple[str, str] | None,
+    bindings: Sequence[PortBinding],
+    random_seed: bytes,
+) -> Mapping[str, bytes]:
+    """The documents of an instance, by their path.
+
+    Args:
+        instance: The instance.
+        request: What was asked for: the user data.
+        key: The key pair's name and public key.
+        bindings: Its ports, for the network data.
+        random_seed: Entropy for the guest's random generator.
+    """
+    files = {
+        f"{ROOT}/meta_data.json": _json(_meta_data(instance, key, random_seed)),
+        f"{ROOT}/network_data.json": _json(network_data(bindings)),
+        f"{ROOT}/vendor_data.json": _json({}),
+    }
+    if request.user_data:
+        files[f"{ROOT}/user_data"] = request.user_data.encode()
+    return files
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _meta_data(
+    instance: Instance, key: tuple[str, str] | None, random_seed: bytes
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "uuid": instance.id,
+        "name": instance.name,
+        "hostname": instance.name,
+        "launch_index": 0,
+        "availability_zone": "nova",
+        "project_id": instance.tenant_id,
+        "random_seed": base64.b64encode(random_seed).decode(),
+        "devices": [],
+    }
+    if key is not None:
+        name, public = key
+        document["public_keys"] = {name: public}
+        document["keys"] = [{"name": name, "type": "ssh", "data": public}]
+    return document
+
+
+def network_data(bindings: Sequence[PortBinding]) -> dict[str, Any]:
+    """The network configuration (Nova's `nova.virt.netutils.get_network_metadata`).
+
+    A subnet without DHCP is described in full, so that the guest can configure itself.
+    """
+    links, networks, services = [], [], []
+    for binding in bindings:
+        port, subnet = binding.port, binding.subnets[0]
+        link = f"tap{port.id[:8]}"
+        links.append(
+            {
+                "id": link,
+                "vif_id": port.id,
+                "type": "phy",
+                "mtu": binding.network.mtu,
+                "ethernet_mac_address": port.mac,
+            }
+        )
+        network: dict[str, Any] = {
+            "id": f"network{port.index}",
+            "network_id": binding.network.id,
+            "link": link,
+            "type": "ipv4_dhcp" if subnet.dhcp else "ipv4",
+        }
+        if not subnet.dhcp:
+            network |= {
+                "ip_address": str(port.addresses[0].address),
+                "netmask": str(subnet.cidr.netmask),
+                "routes": _default_route(str(subnet.gateway)) if subnet.gateway else [],
+                "services": [{"type": "dns", "address": str(dns)} for dns in subnet.dns],
+            }
+            services += network["services"]
+        networks.append(network)
+    return {"links": links, "networks": networks, "services": services}
+
+
+def _default_route(gateway: str) -> list[dict[str, str]]:
+    return [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": gateway}]  # noqa: S104

@@ -1,0 +1,195 @@
+"""Steps 31 to 38, the network: what the port was only described as becomes real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from blocks.errors import HostFault
+from blocks.fabric import NetworkFabric
+from blocks.hypervisor import LibvirtHost
+from blocks.resources import Network, Port, PortBinding, Router
+from blocks.state import Build, StateStore
+from tasks.vm_build import VM
+
+step = VM.stage("N")
+
+
+def remove_unused_segments(ports: list[Port], fabric: NetworkFabric, store: StateStore) -> None:
+    """Remove the bridge and tunnel of a network that nothing on this host uses any more.
+
+    Where the network's DHCP and router are (its anchor), the segment stays: it is the
+    network's, not this VM's.
+    """
+    for port in ports:
+        networks = [n for n in store.networks.list() if n.id == port.network_id]
+        for network in networks:
+            others = [
+                other
+                for other in store.ports.list(network_id=network.id)
+                if other.host == store.host and other.device_id != port.device_id
+            ]
+            if network.anchor_host != store.host and not others:
+                fabric.remove_segment(network)
+
+
+@step(31, "Realize the segment", undo=remove_unused_segments)
+def realize_segments(networks: list[Network], fabric: NetworkFabric) -> list[str]:
+    """Make each network's bridge and tunnel on this host, where they are not there yet.
+
+    Here Neutron's Linux bridge agent does so when it sees the port's tap
+    (`neutron.plugins.ml2.drivers.linuxbridge`, `ensure_bridge`).
+    """
+    for network in networks:
+        fabric.realize_segment(network)
+    return [fabric.segment_bridge(network) for network in networks]
+
+
+def release_reservations(ports: list[Port], fabric: NetworkFabric) -> None:
+    """Take the ports' DHCP reservations back; the servers stay, they are the networks'."""
+    for port in ports:
+        fabric.release(port)
+
+
+@step(32, "Serve DHCP", undo=release_reservations)
+def serve_dhcp(
+    bindings: list[PortBinding],
+    dhcp_ports: list[Port],
+    fabric: NetworkFabric,
+) -> list[str]:
+    """Run each network's dnsmasq in its namespace, and reserve the port's address there.
+
+    Here Neutron's DHCP agent does (`neutron.agent.dhcp.agent`, one `qdhcp-` namespace a
+    network).
+    """
+    for binding, dhcp_port in zip(bindings, dhcp_ports, strict=True):
+        fabric.serve_dhcp(binding.network, binding.subnets[0], dhcp_port)
+        fabric.reserve(binding)
+    return [str(binding.port.addresses[0].address) for binding in bindings]
+
+
+def remove_forgotten_routers(
+    plan: dict[str, Any], fabric: NetworkFabric, store: StateStore
+) -> None:
+    """Remove the routers that were deleted while this build was under way.
+
+    The others stay: a router is its tenant's, not this VM's.
+    """
+    recorded = {router.id for router in store.routers.list()}
+    for router_id in plan.get("routers", []):
+        if router_id not in recorded:
+            fabric.remove_router(router_id)
+
+
+@step(33, "Realize the router", undo=remove_forgotten_routers)
+def realize_routers(
+    build: Build, routers: list[Router], fabric: NetworkFabric, store: StateStore
+) -> list[str]:
+    """Make each router's namespace and its legs in the networks, where there is one.
+
+    Here Neutron's L3 agent does (`neutron.agent.l3.agent`, one `qrouter-` namespace each).
+    """
+    here = [router for router in routers if router.host == store.host]
+    store.builds.note(build.id, routers=[router.id for router in here])
+    for router in here:
+        fabric.realize_router(router)
+    return [router.name for router in here]
+
+
+def disconnect_cleared_gateways(
+    routers: list[Router], fabric: NetworkFabric, store: StateStore
+) -> None:
+    """Disconnect the routers whose gateway was cleared while this build was under way."""
+    for router in routers:
+        if router.host == store.host and router.gateway is None:
+            fabric.disconnect_outside(router)
+
+
+@step(34, "Connect the outside", undo=disconnect_cleared_gateways)
+def connect_outside(routers: list[Router], fabric: NetworkFabric, store: StateStore) -> list[str]:
+    """Connect each router's gateway leg, with source NAT for what goes out.
+
+    Here Neutron's L3 agent does (`neutron.agent.l3.router_info.external_gateway_added`).
+    """
+    connected = [router for router in routers if router.gateway and router.host == store.host]
+    for router in connected:
+        fabric.connect_outside(router)
+    return [router.name for router in connected]
+
+
+def drop_metadata(ports: list[Port], fabric: NetworkFabric) -> None:
+    """Stop answering the ports' guest; its documents are removed."""
+    for port in ports:
+        fabric.drop_metadata(port)
+
+
+@step(35, "Serve metadata", undo=drop_metadata)
+def serve_metadata(
+    bindings: list[PortBinding], metadata: Mapping[str, bytes], fabric: NetworkFabric
+) -> list[str]:
+    """Answer the guest at 169.254.169.254 with its own documents, and only with those.
+
+    Here Neutron's metadata agent proxies to Nova (`neutron.agent.metadata.agent`).
+    """
+    for binding in bindings:
+        fabric.put_metadata(binding, metadata)
+        fabric.serve_metadata(binding.network)
+    return sorted(metadata)
+
+
+def unplug_taps(ports: list[Port], fabric: NetworkFabric) -> None:
+    """Remove the tap devices."""
+    for port in ports:
+        fabric.unplug(port)
+
+
+@step(36, "Plug the tap device", undo=unplug_taps)
+def plug_taps(
+    bindings: list[PortBinding], fabric: NetworkFabric, hypervisor: LibvirtHost
+) -> list[str]:
+    """Create each port's tap device and enslave it to its network's bridge.
+
+    Here os-vif plugs it (`vif_plug_linux_bridge.linux_net`, called by Nova's
+    `LibvirtDriver.plug_vifs`). The device belongs to the user that QEMU runs as.
+    """
+    uid, _gid = hypervisor.qemu_identity()
+    for binding in bindings:
+        fabric.plug(binding, uid)
+    return [binding.port.tap or "" for binding in bindings]
+
+
+def lift_rules(ports: list[Port], fabric: NetworkFabric) -> None:
+    """Remove the ports' rules from the firewall."""
+    for port in ports:
+        fabric.unprotect(port)
+
+
+@step(37, "Apply the security groups", undo=lift_rules)
+def apply_security_groups(bindings: list[PortBinding], fabric: NetworkFabric) -> int:
+    """Load anti-spoofing and stateful rules for each port, in one nft transaction each.
+
+    Here Neutron's agent does (`neutron.agent.linux.iptables_firewall`).
+    """
+    for binding in bindings:
+        fabric.protect(binding)
+    return sum(len(binding.rules) for binding in bindings)
+
+
+@step(38, "Prove the port")
+def prove_ports(
+    bindings: list[PortBinding],
+    fabric: NetworkFabric,
+    store: StateStore,
+) -> str:
+    """Read back from the kernel what steps 31 to 37 made, and compare.
+
+    OpenStack has no such step: there, a port that is not wired is found by the guest.
+    """
+    wrong = [
+        f"{binding.port.tap}: {difference}"
+        for binding in bindings
+        for difference in fabric.prove(binding, store.routers.of_network(binding.network.id))
+    ]
+    if wrong:
+        raise HostFault("the network is not what it should be", details=wrong)
+    return "as recorded"

@@ -1,0 +1,152 @@
+"""Steps 48 to 50, the guest: seen on the network, ready, active."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect.events import emit_event
+
+from blocks.errors import GuestFault
+from blocks.fabric import NetworkFabric
+from blocks.guest import accepts_key, banner
+from blocks.hypervisor import LibvirtHost
+from blocks.marks import dhcp_namespace
+from blocks.resources import Image, Instance, InstanceStatus, PortBinding
+from blocks.state import Build, StateStore
+from tasks.clocks import set_clock
+from tasks.steps_41_47_hypervisor import FAILURE_SIGNS
+from tasks.vm_build import VM
+
+step = VM.stage("G")
+
+POLL_S = 0.05
+_ANSWER_TIMEOUT_S = 5.0
+
+
+def _wait_until(
+    true: Callable[[], bool], instance: Instance, hypervisor: LibvirtHost, limit_s: float, what: str
+) -> None:
+    """Wait until something about a guest is true, as long as the guest lives."""
+    deadline = time.monotonic() + limit_s
+    while not true():
+        state = hypervisor.state(instance.id)
+        if state != "running":
+            raise GuestFault(f"the guest is {state or 'gone'}, while waiting for {what}")
+        if time.monotonic() > deadline:
+            raise GuestFault(f"the guest gave no {what} within {limit_s:g} s")
+        time.sleep(POLL_S)
+
+
+@step(48, "See the guest on the network", retries=0)
+def see_guest(
+    instance: Instance,
+    image: Image,
+    bindings: list[PortBinding],
+    fabric: NetworkFabric,
+    hypervisor: LibvirtHost,
+) -> list[str]:
+    """Wait for the guest's DHCP lease, and for its answer on each of its ports.
+
+    OpenStack has no such step; its guests are ACTIVE when QEMU runs.
+    """
+    seen = []
+    for binding in bindings:
+        port, network = binding.port, binding.network
+
+        def answers(binding: PortBinding = binding) -> bool:
+            leased = not binding.subnets[0].dhcp or fabric.lease(binding.port) is not None
+            return leased and fabric.neighbour_answers(binding.port, binding.network)
+
+        _wait_until(
+            answers, instance, hypervisor, image.boot_timeout_s, f"answer on {network.name}"
+        )
+        seen.append(f"{port.addresses[0].address} on {network.name}")
+    return seen
+
+
+@step(49, "Wait for the guest to be ready", retries=0)
+def wait_for_guest(
+    build: Build,
+    instance: Instance,
+    image: Image,
+    bindings: list[PortBinding],
+    key: tuple[str, str] | None,
+    directory: Path,
+    console_log: Path,
+    hypervisor: LibvirtHost,
+    store: StateStore,
+) -> dict[str, Any]:
+    """Wait until one can log in, and until the image's own first-boot work is done.
+
+    SSH banner; the caller's key accepted; cloud-init's last words, or the image's marker,
+    on the console. OpenStack leaves this to its users.
+    """
+    namespace = dhcp_namespace(bindings[0].network.id)
+    address = bindings[0].port.addresses[0].address
+    said: list[str] = []
+
+    def answers() -> bool:
+        words = banner(namespace, address, _ANSWER_TIMEOUT_S)
+        if words is not None:
+            said.append(words)
+        return words is not None
+
+    def lets_in() -> bool:
+        return key is None or accepts_key(
+            namespace,
+            image.login_user,
+            address,
+            key[1],
+            directory / "known_hosts",
+            _ANSWER_TIMEOUT_S,
+        )
+
+    limit = image.boot_timeout_s
+    _wait_until(answers, instance, hypervisor, limit, "SSH banner")
+    _wait_until(lets_in, instance, hypervisor, limit, "login with the key")
+    set_clock(store, build, "login_s")
+    marker = ""
+    if image.ready_marker:
+        wanted = re.compile(image.ready_marker.encode())
+        marker = str(
+            hypervisor.watch_console(instance.id, console_log, [wanted], FAILURE_SIGNS, limit)
+        )
+    return {"banner": said[-1], "key": key[0] if key else None, "marker": marker}
+
+
+@step(50, "Activate the instance")
+def activate(build: Build, instance: Instance, store: StateStore) -> str:
+    """Make the instance ACTIVE, commit its quota, and tell the world.
+
+    Here Nova's compute manager sets `vm_state=active` and notifies
+    (`nova.compute.manager.ComputeManager._build_and_run_instance`).
+    """
+    store.quota.commit(build.id)
+    store.instances.set_status(instance.id, InstanceStatus.ACTIVE)
+    if instance.host:
+        store.hosts.count_failure(instance.host, failed=False)
+    emit_vm_event("active", instance, {"addresses": addresses(store, instance.id)})
+    return instance.id
+
+
+def addresses(store: StateStore, instance_id: str) -> list[str]:
+    """The addresses of an instance, in its ports' order."""
+    ports = store.ports.of_device(instance_id)
+    return [str(held.address) for port in ports for held in port.addresses]
+
+
+def emit_vm_event(what: str, instance: Instance, payload: Mapping[str, Any]) -> None:
+    """Emit the Prefect event `fifty.vm.<what>` about an instance."""
+    emit_event(
+        event=f"fifty.vm.{what}",
+        resource={
+            "prefect.resource.id": f"fifty.vm.{instance.id}",
+            "prefect.resource.name": instance.name,
+            "fifty.tenant": instance.tenant_id,
+        },
+        payload=dict(payload),
+    )
