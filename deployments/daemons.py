@@ -14,15 +14,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blocks.errors import FiftyError
+from blocks.errors import Conflict, FiftyError
 from blocks.settings import settings
 from deployments import libvirt_daemons, prefect_server
 
 
 def prepare_home(home: Path) -> None:
-    """Make FIFTY_HOME: libvirt's guests may pass through it, but not list it (0711)."""
+    """Make FIFTY_HOME: libvirt's guests may pass through it, but not list it (0711).
+
+    Raises:
+        Conflict: The directory is there, and holds other files.
+    """
     home.mkdir(parents=True, exist_ok=True)
+    if any(home.iterdir()) and not is_ours(home):
+        raise Conflict(
+            f"{home} holds files that are not of Fifty Steps",
+            hint="name a new or an empty directory in FIFTY_HOME",
+        )
+    _lock_file(home).touch()
     home.chmod(0o711)
+
+
+def is_ours(home: Path) -> bool:
+    """Whether this directory is a FIFTY_HOME, and not just one that was named so."""
+    return _lock_file(home).exists() or (home / "state.db").exists()
 
 
 def start(home: Path) -> prefect_server.Server:
@@ -48,7 +63,7 @@ def stop(home: Path) -> list[str]:
     Returns:
         What was stopped.
     """
-    if not home.is_dir():
+    if not is_ours(home):
         return libvirt_daemons.leave(home)
     with _alone(home):
         stopped = ["prefect server"] if prefect_server.stop(home) else []
@@ -82,10 +97,14 @@ def write_environment(home: Path, values: dict[str, str]) -> None:
     written.replace(file)
 
 
+def _lock_file(home: Path) -> Path:
+    return home / "daemons.lock"
+
+
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """One start or stop at a time in this home."""
-    with (home / "daemons.lock").open("w") as lock:
+    with _lock_file(home).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -62,8 +62,9 @@ def _own_environment() -> tuple[Path, int]:
 _DIRECTORY, _PORT = _own_environment()
 
 
-def pytest_configure() -> None:
-    """SIGTERM ends the session as Ctrl-C does: with every fixture taken down."""
+def pytest_configure(config: pytest.Config) -> None:
+    """SIGTERM ends the session as Ctrl-C does; `tmp_path` goes with the session's directory."""
+    config.option.basetemp = config.option.basetemp or str(_DIRECTORY / "tmp")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
