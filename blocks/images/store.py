@@ -81,6 +81,10 @@ class ImageStore:
         """
         return self._cache.fetch(image, progress)
 
+    def cached(self, image: Image) -> Path:
+        """Where `fetch_base` puts an image's base."""
+        return self._cache.path(image)
+
     def remove_base(self, image: Image) -> None:
         """Remove an image's base; the caller knows that no disk is based on it any more."""
         self._cache.remove(image)
@@ -158,6 +162,10 @@ class ImageStore:
     ) -> None:
         """Put files and login keys into a qcow2 disk's root file system; see `injection`."""
         self._injector.inject(disk, files, keys or {}, replace_keys=replace_keys)
+
+    def end_injection(self, disk: Path) -> None:
+        """End what an interrupted injection left: the disk's export and its daemon."""
+        self._exports.release(disk)
 
     def inventory(self) -> list[Found]:
         """What is there only while something is being made: see `leftovers`."""
