@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from blocks.resources import VmRequest
 from flows.names import run_name
 from tasks.run import Runner
+from tasks.session import create
 from tasks.steps_01_11_api import (
     authenticate,
     authorize,
@@ -69,7 +70,7 @@ from tasks.steps_41_47_hypervisor import (
     watch_boot,
 )
 from tasks.steps_48_50_guest import activate, see_guest, wait_for_guest
-from tasks.vm_session import create, on_selected_hosts
+from tasks.vm_session import VM_KIND, on_selected_hosts
 
 
 @flow(name="create-vm", flow_run_name=run_name, validate_parameters=False)
@@ -79,7 +80,7 @@ def create_vm(request: VmRequest) -> State[Any]:
     The request is validated by step 4 and not before, so that one answer, in the run's
     state and its summary, holds everything that is wrong with it.
     """
-    return create(request, the_fifty)
+    return create(VM_KIND, request, the_fifty)
 
 
 def the_fifty(run: Runner) -> None:

@@ -9,10 +9,11 @@ from prefect.client.schemas.objects import State
 
 from blocks.resources import VmReference
 from flows.names import run_name
-from tasks.vm_session import delete
+from tasks.session import delete
+from tasks.vm_session import VM_KIND
 
 
 @flow(name="delete-vm", flow_run_name=run_name, validate_parameters=False)
 def delete_vm(request: VmReference) -> State[Any]:
     """Delete a virtual machine: every step that made it is undone, in reverse."""
-    return delete(request)
+    return delete(VM_KIND, request)

@@ -10,10 +10,11 @@ from prefect.client.schemas.objects import State
 from blocks.resources import VmReference
 from flows.create_vm import the_fifty
 from flows.names import run_name
-from tasks.vm_session import resume
+from tasks.session import resume
+from tasks.vm_session import VM_KIND
 
 
 @flow(name="resume-vm", flow_run_name=run_name, validate_parameters=False)
 def resume_vm(request: VmReference) -> State[Any]:
     """Go on with the build of a virtual machine where it stopped."""
-    return resume(request, the_fifty)
+    return resume(VM_KIND, request, the_fifty)

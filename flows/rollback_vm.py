@@ -9,10 +9,11 @@ from prefect.client.schemas.objects import State
 
 from blocks.resources import VmReference
 from flows.names import run_name
-from tasks.vm_session import rollback
+from tasks.session import rollback
+from tasks.vm_session import VM_KIND
 
 
 @flow(name="rollback-vm", flow_run_name=run_name, validate_parameters=False)
 def rollback_vm(request: VmReference) -> State[Any]:
     """Undo the build of a virtual machine that did not get to its end."""
-    return rollback(request)
+    return rollback(VM_KIND, request)

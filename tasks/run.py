@@ -150,6 +150,12 @@ class Runner:
             else:
                 return
 
+    @property
+    def changed(self) -> bool:
+        """Whether any step that changes something was begun in this generation."""
+        entries = self.subject.store.journal.entries(self.subject.build_id, self.subject.generation)
+        return any(self._catalogue.steps[entry.step].undo for entry in entries)
+
     def unwind(self, first: int = 1) -> list[str]:
         """Undo, in reverse, every step from `first` on that may have had an effect.
 

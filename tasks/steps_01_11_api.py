@@ -15,7 +15,6 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 
 from blocks.changes import record
-from blocks.credentials.block import FiftyCredentials
 from blocks.errors import (
     Conflict,
     Denied,
@@ -25,10 +24,10 @@ from blocks.errors import (
     RateLimited,
     Unsupported,
 )
-from blocks.loading import load_block
 from blocks.resources import Image, Instance, InstanceStatus, PortKind, TaskState, VmRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
+from tasks.access import identify
 from tasks.draft import Draft
 from tasks.vm_build import VM
 
@@ -49,26 +48,6 @@ def authenticate(build: Build, store: StateStore) -> str:
     store.builds.note(build.id, caller=asdict(caller))
     store.builds.update(build.id, tenant_id=caller.tenant_id)
     return f"{caller.tenant} ({caller.role})"
-
-
-def identify(store: StateStore, credentials: str) -> Caller:
-    """Who a credentials block stands for.
-
-    Raises:
-        Denied: There is no such block, its token is not known, or the tenant is disabled.
-    """
-    try:
-        block = load_block(FiftyCredentials, credentials)
-    except NotFound as error:
-        raise Denied(
-            f"there is no credentials block {credentials!r}", hint="`fifty init` makes `default`"
-        ) from error
-    caller = store.tenants.caller(block.token.get_secret_value())
-    if caller is None:
-        raise Denied(f"the token of the credentials block {credentials!r} is not known")
-    if not caller.enabled:
-        raise Denied(f"the tenant {caller.tenant!r} is disabled", hint="ask an admin")
-    return caller
 
 
 @step(2, "Limit the rate")

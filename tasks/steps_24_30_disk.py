@@ -8,7 +8,6 @@ from typing import Any
 
 from prefect import get_run_logger
 
-from blocks.changes import record
 from blocks.hypervisor import InstanceDirectories, LibvirtHost
 from blocks.images import ImageStore
 from blocks.resources import Image, Instance, PortBinding, VmRequest, Volume
@@ -75,15 +74,9 @@ def fetch_base(image: Image, images: ImageStore) -> str:
     return str(images.fetch_base(image, progress))
 
 
-def remove_disk(disk: Path) -> None:
+def remove_disk(disk: Path, images: ImageStore) -> None:
     """Remove the root disk."""
-    _remove(disk, "root disk")
-
-
-def _remove(path: Path, what: str) -> None:
-    if path.exists():
-        path.unlink()
-        record(f"Removed the {what}", ["rm", str(path)])
+    images.remove_disk(disk)
 
 
 @step(27, "Create the disk on its base", undo=remove_disk)
@@ -109,9 +102,9 @@ def resize_disk(instance: Instance, disk: Path, images: ImageStore) -> int:
     return size
 
 
-def remove_config_drive(config_drive: Path) -> None:
+def remove_config_drive(config_drive: Path, images: ImageStore) -> None:
     """Remove the config drive."""
-    _remove(config_drive, "config drive")
+    images.remove_disk(config_drive)
 
 
 @step(29, "Build the config drive", undo=remove_config_drive)

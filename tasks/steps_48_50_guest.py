@@ -119,7 +119,7 @@ def wait_for_guest(
 
 
 @step(50, "Activate the instance")
-def activate(build: Build, instance: Instance, store: StateStore) -> str:
+def activate(build: Build, instance: Instance, addresses: list[str], store: StateStore) -> str:
     """Make the instance ACTIVE, commit its quota, and tell the world.
 
     Here Nova's compute manager sets `vm_state=active` and notifies
@@ -129,14 +129,8 @@ def activate(build: Build, instance: Instance, store: StateStore) -> str:
     store.instances.set_status(instance.id, InstanceStatus.ACTIVE)
     if instance.host:
         store.hosts.count_failure(instance.host, failed=False)
-    emit_vm_event("active", instance, {"addresses": addresses(store, instance.id)})
+    emit_vm_event("active", instance, {"addresses": addresses})
     return instance.id
-
-
-def addresses(store: StateStore, instance_id: str) -> list[str]:
-    """The addresses of an instance, in its ports' order."""
-    ports = store.ports.of_device(instance_id)
-    return [str(held.address) for port in ports for held in port.addresses]
 
 
 def emit_vm_event(what: str, instance: Instance, payload: Mapping[str, Any]) -> None:

@@ -18,11 +18,13 @@ from blocks.images import ImageStore
 from blocks.resources import (
     Image,
     Instance,
+    InstanceStatus,
     Network,
     Port,
     PortBinding,
     PortKind,
     Router,
+    TaskState,
     VmRequest,
     Volume,
 )
@@ -64,6 +66,31 @@ class VmBuild:
     def epoch(self, step: int) -> int:
         """How often the step was undone in this generation."""
         return self.store.journal.epoch(self.build_id, self.generation, step)
+
+    def settle(self, state: str, fault: dict[str, Any] | None) -> str:
+        """Make the instance say how its build stands (see `Buildable`)."""
+        instances = self.store.instances
+        name = self.build.name
+        if state == "complete":
+            return f"{name} is ACTIVE at {', '.join(self.addresses)}"
+        if state == "refused":
+            return f"{name} was refused"
+        status = {
+            "building": InstanceStatus.BUILD,
+            "kept": InstanceStatus.ERROR,
+            "undone": InstanceStatus.ERROR,
+            "needs_attention": InstanceStatus.NEEDS_ATTENTION,
+            "deleting": InstanceStatus.DELETING,
+            "deleted": InstanceStatus.DELETED,
+        }[state]
+        task = TaskState.DELETING if state == "deleting" else None
+        instances.set_status(self.build_id, status, task_state=task, fault=fault)
+        return f"{name} is {status}"
+
+    @property
+    def addresses(self) -> list[str]:
+        """The instance's addresses, in its ports' order."""
+        return [str(held.address) for port in self.ports for held in port.addresses]
 
     # The parts of the world.
 

@@ -201,5 +201,4 @@ class ImageRequest(Resource):
 
     recipe: ResourceName
     name: ResourceName | None = Field(default=None, description="default: the recipe's name")
-    rebuild: bool = Field(default=False, description="also if the image is there already")
     credentials: CredentialsName = "default"

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select
+from sqlalchemy import case, select
 
 from blocks.changes import Change
 from blocks.errors import Conflict, NotFound
@@ -137,6 +137,28 @@ class Builds:
             raise NotFound(f"there is no build with id {build_id}")
         return _build(row)
 
+    def find(self, catalogue: str, name: str, tenant_id: str) -> Build:
+        """A tenant's build by its id or name: what lives, before what was refused or deleted.
+
+        Raises:
+            NotFound: There never was one.
+        """
+        over = case((BuildRow.state == "refused", 2), (BuildRow.state == "deleted", 1), else_=0)
+        with self._database.read() as session:
+            row = session.scalar(
+                select(BuildRow)
+                .where(
+                    BuildRow.catalogue == catalogue,
+                    (BuildRow.name == name) | (BuildRow.id == name),
+                    (BuildRow.tenant_id == tenant_id) | BuildRow.tenant_id.is_(None),
+                )
+                .order_by(over, BuildRow.accepted_at.desc())
+                .limit(1)
+            )
+        if row is None:
+            raise NotFound(f"there is no {catalogue} {name!r}")
+        return _build(row)
+
     def latest(self, catalogue: str, name: str) -> Build:
         """The last build of a name, whether or not it got to record anything else.
 
@@ -153,6 +175,18 @@ class Builds:
         if row is None:
             raise NotFound(f"there is no {catalogue} {name!r}, and no build of one")
         return _build(row)
+
+    def of_request(self, catalogue: str, credentials: str, request_id: str) -> Build | None:
+        """The build that a request id stands for; None where there is none yet."""
+        with self._database.read() as session:
+            row = session.scalar(
+                select(BuildRow).where(
+                    BuildRow.catalogue == catalogue,
+                    BuildRow.credentials == credentials,
+                    BuildRow.request_id == request_id,
+                )
+            )
+            return _build(row) if row is not None else None
 
     def unfinished(self) -> list[Build]:
         """Builds that are neither complete nor undone."""

@@ -122,20 +122,24 @@ class Images:
         with self._database.read() as session:
             return [Image.model_validate(row.document) for row in session.scalars(query)]
 
-    def delete(self, image_id: str) -> None:
-        """Forget an image.
+    def refuse_if_used(self, image_id: str) -> None:
+        """Check that no living instance was made from an image.
 
         Raises:
-            Conflict: An instance was made from it.
+            Conflict: One was.
         """
-        with self._database.write() as session:
+        with self._database.read() as session:
             users = session.scalars(
                 select(InstanceRow.name).where(
                     InstanceRow.image_id == image_id, InstanceRow.live_name.is_not(None)
                 )
             ).all()
-            if users:
-                raise Conflict(f"the image is in use by {', '.join(sorted(users))}")
+        if users:
+            raise Conflict(f"the image is in use by {', '.join(sorted(users))}")
+
+    def delete(self, image_id: str) -> None:
+        """Forget an image."""
+        with self._database.write() as session:
             row = session.get(ImageRow, image_id)
             if row is not None:
                 session.delete(row)

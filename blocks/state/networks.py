@@ -133,21 +133,22 @@ class Networks:
             return subnets_of(session, network_id)
 
     def refuse_if_used(self, network_id: str) -> None:
-        """Check that nothing but its own DHCP port is in a network.
+        """Check that no guest is in a network, and no router has its gateway there.
 
         Raises:
-            Conflict: Guests, router interfaces or gateways are; the details name them.
+            Conflict: Some are; the details name them.
         """
         with self._database.read() as session:
             rows = session.scalars(
                 select(PortRow).where(
-                    PortRow.network_id == network_id, PortRow.kind != PortKind.DHCP
+                    PortRow.network_id == network_id,
+                    PortRow.kind.in_((PortKind.COMPUTE, PortKind.ROUTER_GATEWAY)),
                 )
             ).all()
         if rows:
             raise Conflict(
                 f"the network is in use by {len(rows)} port(s)",
-                hint="delete its VMs and detach its routers first",
+                hint="delete its VMs, and clear the gateways of its routers, first",
                 details=[f"{row.kind} port {row.id} of {row.device_id}" for row in rows],
             )
 

@@ -114,6 +114,24 @@ class Ports:
             session.add(AddressRow(subnet_id=subnet_id, address=int(address), port_id=port_id))
             return address, True
 
+    def give_gateway(self, port_id: str, subnet_id: str) -> IPv4Address:
+        """Give a router's interface the gateway address of a subnet.
+
+        Raises:
+            Conflict: The subnet has none, or another port holds it.
+        """
+        with self._database.write() as session:
+            subnet = session.get_one(SubnetRow, subnet_id)
+            if subnet.gateway is None:
+                raise Conflict(f"{subnet.cidr} has no gateway address")
+            address = IPv4Address(subnet.gateway)
+            row = session.get(AddressRow, (subnet_id, int(address)))
+            if row is not None and row.port_id != port_id:
+                raise Conflict(f"the gateway address {address} is held by port {row.port_id}")
+            if row is None:
+                session.add(AddressRow(subnet_id=subnet_id, address=int(address), port_id=port_id))
+            return address
+
     def check_address(self, subnet_id: str, wanted: IPv4Address | None) -> None:
         """Check that `give_address` would work now, without giving anything.
 

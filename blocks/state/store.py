@@ -12,6 +12,7 @@ from blocks.state.groups import SecurityGroups
 from blocks.state.instances import Instances, Volumes
 from blocks.state.leases import Leases
 from blocks.state.networks import Networks, Routers
+from blocks.state.plugs import Plugs
 from blocks.state.ports import Ports
 from blocks.state.tables import MetaRow
 from blocks.state.tenants import KeyPairs, Quota, Tenants
@@ -39,6 +40,7 @@ class StateStore:
         self.networks = Networks(self.database)
         self.routers = Routers(self.database)
         self.ports = Ports(self.database)
+        self.plugs = Plugs(self.database)
         self.groups = SecurityGroups(self.database)
         self.builds = Builds(self.database)
         self.journal = Journal(self.database)

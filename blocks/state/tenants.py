@@ -143,6 +143,13 @@ class KeyPairs:
             raise NotFound(f"there is no key pair {name!r}")
         return row.public_key, row.private_path
 
+    def list(self, tenant_id: str) -> list[tuple[str, str, str | None]]:
+        """A tenant's key pairs by name: name, public key, the private one's path."""
+        query = select(KeyPairRow).where(KeyPairRow.tenant_id == tenant_id)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(KeyPairRow.name))
+            return [(row.name, row.public_key, row.private_path) for row in rows]
+
 
 class Quota:
     """What tenants may hold, and what each owner holds of it."""

@@ -1,0 +1,42 @@
+"""Create a network, with its subnet and, where asked for, its router and gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from blocks.resources import NetworkRequest
+from flows.names import run_name
+from tasks.network_build import NETWORK_KIND
+from tasks.network_steps import (
+    attach_subnet,
+    create_network_record,
+    create_router_record,
+    create_subnet_record,
+    realize_segment,
+    serve_subnet,
+    set_router_gateway,
+    validate_network,
+)
+from tasks.run import Runner
+from tasks.session import create
+
+
+@flow(name="create-network", flow_run_name=run_name, validate_parameters=False)
+def create_network(request: NetworkRequest) -> State[Any]:
+    """Create a network, with its subnet and, where asked for, its router and gateway."""
+    return create(NETWORK_KIND, request, network_steps)
+
+
+def network_steps(run: Runner) -> None:
+    """The steps of a network, in order."""
+    run(validate_network)
+    run(create_network_record)
+    run(create_subnet_record)
+    run(realize_segment)
+    run(serve_subnet)
+    run(create_router_record)
+    run(attach_subnet)
+    run(set_router_gateway)

@@ -1,0 +1,168 @@
+"""The build of an image: its steps, and everything that they can ask for by name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from prefect import get_run_logger
+
+from blocks.errors import Conflict, Denied, InvalidRequest, NotFound
+from blocks.images import ImageStore
+from blocks.resources import Image, ImageRequest
+from blocks.state import Build, Caller, StateStore
+from blocks.world import World
+from tasks.access import identify
+from tasks.draft import describe_all
+from tasks.session import Kind
+from tasks.step import Catalogue
+
+
+class ImageBuild:
+    """One image's build; the image's id is the build's.
+
+    Args:
+        world: The connections of this host.
+        build: The recorded build.
+    """
+
+    def __init__(self, world: World, build: Build) -> None:
+        self.world = world
+        self.build_id = build.id
+        self.generation = build.generation
+        self.lease_token: str | None = None
+
+    def check_lease(self) -> None:
+        """Check that no other run has taken over.
+
+        Raises:
+            Conflict: One has.
+        """
+        if self.lease_token and not self.store.leases.holds(self.build_id, self.lease_token):
+            raise Conflict("another run has taken over this build")
+
+    def epoch(self, step: int) -> int:
+        """How often the step was undone in this generation."""
+        return self.store.journal.epoch(self.build_id, self.generation, step)
+
+    def settle(self, state: str, fault: dict[str, Any] | None) -> str:
+        """Say how the build stands (see `Buildable`).
+
+        Raises:
+            Conflict: It is to be deleted while a VM was made from it.
+        """
+        del fault
+        if state == "deleting":
+            self.store.images.refuse_if_used(self.build_id)
+        return f"{self.build.name} is {state}"
+
+    @property
+    def store(self) -> StateStore:
+        """The state store."""
+        return self.world.store
+
+    @property
+    def images(self) -> ImageStore:
+        """The image files."""
+        return self.world.images
+
+    @property
+    def build(self) -> Build:
+        """The build as recorded."""
+        return self.store.builds.get(self.build_id)
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The request as it came, not yet validated."""
+        return self.build.request
+
+    @cached_property
+    def request(self) -> ImageRequest:
+        """The request, valid (from step 2 on)."""
+        return ImageRequest.model_validate(self.build.request)
+
+    @property
+    def caller(self) -> Caller:
+        """Who asked (from step 1 on)."""
+        return Caller(**self.build.plan["caller"])
+
+
+IMAGE = Catalogue("image", ImageBuild)
+IMAGE_KIND = Kind("image", IMAGE, ImageBuild)
+step = IMAGE.stage("I")
+
+
+@step(1, "Validate the image request")
+def validate_image(
+    build: Build, form: dict[str, Any], images: ImageStore, store: StateStore
+) -> str:
+    """Look at the whole request: the caller, the recipe, and that the name is free."""
+    caller = identify(store, build.credentials)
+    store.builds.note(build.id, caller=asdict(caller))
+    store.builds.update(build.id, tenant_id=caller.tenant_id)
+    if caller.role == "reader":
+        raise Denied("a reader may not build an image", hint="use credentials of a member")
+    wrong = describe_all(ImageRequest, form)
+    if wrong:
+        raise InvalidRequest("the image request is wrong", details=wrong)
+    request = ImageRequest.model_validate(form)
+    known = sorted(recipe.name for recipe in images.recipes())
+    if request.recipe not in known:
+        raise NotFound(
+            f"there is no recipe {request.recipe!r}; there are: {', '.join(known)}",
+            hint="`fifty image build RECIPE`",
+        )
+    name = request.name or request.recipe
+    store.builds.update(build.id, name=name)
+    taken = {
+        image.name
+        for image in store.images.list(caller.tenant_id)
+        if image.tenant_id == caller.tenant_id
+    }
+    if name in taken:
+        raise Conflict(
+            f"an image named {name!r} is there already",
+            hint=f"`fifty image delete {name}` first, or give it another name",
+        )
+    return name
+
+
+def remove_file(build: Build, images: ImageStore) -> None:
+    """Remove the image's file, whole or begun."""
+    images.remove_image(build.id)
+
+
+@step(2, "Build the image", undo=remove_file)
+def build_file(
+    build: Build, request: ImageRequest, images: ImageStore, store: StateStore
+) -> dict[str, Any]:
+    """Build the image's file by its recipe: packages, boot loader, first-boot software."""
+    built = images.build(request.recipe, build.id, get_run_logger().info)
+    document = built.model_dump(mode="json")
+    store.builds.note(build.id, built=document)
+    return document
+
+
+def forget_image(build: Build, store: StateStore) -> None:
+    """Forget the image's record."""
+    store.images.delete(build.id)
+
+
+@step(3, "Record the image", undo=forget_image)
+def record_image(build: Build, caller: Caller, store: StateStore) -> str:
+    """Record the image in the catalogue, with checksum and sizes: it is active now.
+
+    Here Glance keeps the record and the data apart (`glance.api.v2.images`).
+    """
+    document = build.plan["built"]
+    store.images.put(
+        Image(
+            **document,
+            id=build.id,
+            tenant_id=caller.tenant_id,
+            name=build.name,
+            visibility="public" if caller.role == "admin" else "private",
+        )
+    )
+    return build.id

@@ -1,0 +1,327 @@
+"""The steps that make a network, after the seed's seven commands.
+
+Tenant network, subnet, router, interface, external network, external subnet, gateway: a
+tenant network takes them all; an external network is the same without DHCP and router.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+from blocks.changes import record
+from blocks.errors import Conflict, Denied, InvalidRequest, NotFound
+from blocks.fabric import NetworkFabric
+from blocks.resources import (
+    Network,
+    NetworkRequest,
+    NetworkType,
+    Port,
+    PortKind,
+    Router,
+    Subnet,
+)
+from blocks.state import Build, Caller, StateStore
+from tasks.access import identify
+from tasks.draft import describe_all
+from tasks.network_build import NETWORK, planned_subnet
+from tasks.network_request import problems
+
+step = NETWORK.stage("N")
+
+#: What VXLAN over IPv4 takes from the underlay's MTU (RFC 7348, section 4.3).
+VXLAN_OVERHEAD = 50
+UNDERLAY_MTU = 1500
+
+
+@step(1, "Validate the network request")
+def validate_network(build: Build, form: dict[str, Any], store: StateStore) -> str:
+    """Look at the whole request, and answer once for everything that is wrong with it."""
+    caller = identify(store, build.credentials)
+    store.builds.note(build.id, caller=asdict(caller))
+    store.builds.update(build.id, tenant_id=caller.tenant_id)
+    if caller.role == "reader":
+        raise Denied("a reader may not create a network", hint="use credentials of a member")
+    wrong = describe_all(NetworkRequest, form)
+    if not wrong:
+        wrong = problems(NetworkRequest.model_validate(form), caller, store)
+    if len(wrong) == 1:
+        raise InvalidRequest(wrong[0])
+    if wrong:
+        raise InvalidRequest(f"{len(wrong)} things are wrong with this network", details=wrong)
+    return "valid"
+
+
+def forget_network(build: Build, store: StateStore) -> None:
+    """Forget the network with its subnet, its segment id and its DHCP port."""
+    if store.networks.delete(build.id):
+        record(f"Forgot the network {build.name}", f"openstack network delete {build.id}")
+
+
+@step(2, "Create the network", undo=forget_network)
+def create_network_record(
+    build: Build, caller: Caller, request: NetworkRequest, store: StateStore
+) -> str:
+    """Record the network: its conntrack zone and its segment id chosen.
+
+    The seed's "create a private network for this tenant". Here Neutron's ML2 plugin
+    allocates the segment (`neutron.plugins.ml2.managers.TypeManager`).
+    """
+    kind = NetworkType(request.type)
+    network = store.networks.create(
+        Network(
+            id=build.id,
+            tenant_id=caller.tenant_id,
+            name=request.name,
+            type=kind,
+            segment_id=request.segment,
+            physical_bridge=request.physical_bridge,
+            mtu=UNDERLAY_MTU - (VXLAN_OVERHEAD if kind is NetworkType.VXLAN else 0),
+            external=request.external,
+            outside=request.outside,
+            zone=0,
+            anchor_host=store.host,
+        )
+    )
+    store.builds.note(build.id, network=network.model_dump(mode="json"))
+    record(
+        f"Recorded the {kind} network {network.name}, segment {network.segment_id}",
+        f"openstack network create {network.name}",
+    )
+    return network.id
+
+
+def forget_dhcp_port(build: Build, store: StateStore) -> None:
+    """Forget the DHCP port; the subnet goes with the network."""
+    for port in store.ports.list(kind=PortKind.DHCP, network_id=build.id):
+        store.ports.delete(port.id)
+
+
+@step(3, "Create the subnet", undo=forget_dhcp_port)
+def create_subnet_record(build: Build, request: NetworkRequest, store: StateStore) -> str:
+    """Record the subnet, and the port that its DHCP and metadata server will have.
+
+    The seed's "subnet is the place where the IP network segment is actually configured".
+    """
+    subnet = planned_subnet(build.id, request)
+    store.networks.add_subnet(subnet)
+    if not request.external:
+        port_id = str(uuid.uuid5(uuid.UUID(build.id), "port dhcp"))
+        store.ports.plan(
+            port_id=port_id,
+            tenant_id=store.networks.get(build.id).tenant_id,
+            network_id=build.id,
+            kind=PortKind.DHCP,
+            device_id=build.id,
+            host=store.host,
+        )
+        store.ports.give_mac(port_id)
+        store.ports.give_address(port_id, subnet.id)
+    record(
+        f"Recorded the subnet {subnet.cidr}, gateway {subnet.gateway}",
+        f"openstack subnet create --network {build.name} --subnet-range {subnet.cidr} {build.name}",
+    )
+    return subnet.id
+
+
+def remove_segment(network: Network, fabric: NetworkFabric) -> None:
+    """Remove the bridge and the tunnel."""
+    fabric.remove_segment(network)
+
+
+@step(4, "Realize the segment", undo=remove_segment)
+def realize_segment(network: Network, fabric: NetworkFabric) -> str:
+    """Make the network's bridge and tunnel on this host, which anchors it."""
+    fabric.check(network)
+    fabric.realize_segment(network)
+    return fabric.segment_bridge(network)
+
+
+def stop_serving(network: Network, fabric: NetworkFabric) -> None:
+    """Stop DHCP and metadata, or take the far end of an external network away."""
+    if network.external:
+        fabric.remove_outside(network)
+    else:
+        fabric.stop_metadata(network)
+        fabric.stop_dhcp(network)
+
+
+@step(5, "Serve the subnet", undo=stop_serving)
+def serve_subnet(
+    network: Network, subnet: Subnet, store: StateStore, fabric: NetworkFabric
+) -> None:
+    """Serve DHCP and metadata; for an external network, make what it leads to."""
+    if network.external:
+        fabric.realize_outside(network, subnet)
+        return
+    [port] = store.ports.list(kind=PortKind.DHCP, network_id=network.id)
+    fabric.serve_dhcp(network, subnet, port)
+    fabric.serve_metadata(network)
+
+
+def forget_new_router(build: Build, plan: dict[str, Any], store: StateStore) -> None:
+    """Forget the router, if this build made it and never came to its end.
+
+    A router that is there when its first network is deleted stays: others may want it.
+    """
+    if plan.get("router_is_new") and build.state != "deleting":
+        store.routers.delete(plan["router"])
+
+
+@step(6, "Create the router", undo=forget_new_router)
+def create_router_record(
+    build: Build, caller: Caller, request: NetworkRequest, store: StateStore
+) -> str | None:
+    """Record the router that the network is to be attached to, or find it.
+
+    The seed's "create a router for this tenant to access the Internet".
+    """
+    if request.router is None:
+        return None
+    try:
+        router_id = store.routers.find(caller.tenant_id, request.router).id
+        store.builds.note(build.id, router=router_id)
+    except NotFound:
+        router_id = str(uuid.uuid5(uuid.UUID(build.id), "router"))
+        store.builds.note(build.id, router=router_id, router_is_new=True)
+    router = Router(id=router_id, tenant_id=caller.tenant_id, name=request.router, host=store.host)
+    if store.routers.create(router):
+        record(f"Recorded the router {router.name}", f"openstack router create {router.name}")
+    return router_id
+
+
+def detach_subnet(network: Network, store: StateStore, fabric: NetworkFabric) -> None:
+    """Take the router's leg out of the network."""
+    router = store.routers.of_network(network.id)
+    for port in store.ports.list(kind=PortKind.ROUTER_INTERFACE, network_id=network.id):
+        store.ports.delete(port.id)
+    if router is not None:
+        refresh_router(router.id, store, fabric)
+
+
+def refresh_router(router_id: str, store: StateStore, fabric: NetworkFabric) -> None:
+    """Make a router's namespace be what is recorded; gone where it has no legs at all."""
+    router = store.routers.get(router_id)
+    if not router.legs and router.gateway is None:
+        fabric.remove_router(router.id)
+        return
+    fabric.realize_router(router)
+    if router.gateway is not None:
+        fabric.connect_outside(router)
+
+
+@step(7, "Attach the subnet to the router", undo=detach_subnet)
+def attach_subnet(
+    build: Build,
+    network: Network,
+    subnet: Subnet,
+    router: Router | None,
+    store: StateStore,
+    fabric: NetworkFabric,
+) -> str | None:
+    """Give the router a leg in the network, with the gateway's address.
+
+    The seed's "connect the private network to the router".
+    """
+    if router is None:
+        return None
+    add_interface(router, network, subnet, store)
+    refresh_router(router.id, store, fabric)
+    return router.id
+
+
+def add_interface(router: Router, network: Network, subnet: Subnet, store: StateStore) -> Port:
+    """Record a router's leg in a network, with the gateway's address.
+
+    Raises:
+        Conflict: The network has no gateway address, or another router has it.
+    """
+    if subnet.gateway is None:
+        raise Conflict(f"the network {network.name!r} has no gateway address")
+    other = store.routers.of_network(network.id)
+    if other is not None and other.id != router.id:
+        raise Conflict(f"{network.name!r} is attached to the router {other.name!r} already")
+    port_id = str(uuid.uuid5(uuid.UUID(router.id), f"interface {network.id}"))
+    store.ports.plan(
+        port_id=port_id,
+        tenant_id=router.tenant_id,
+        network_id=network.id,
+        kind=PortKind.ROUTER_INTERFACE,
+        device_id=router.id,
+        host=store.host,
+    )
+    store.ports.give_mac(port_id)
+    store.ports.give_gateway(port_id, subnet.id)
+    return store.ports.get(port_id)
+
+
+def clear_new_gateway(
+    build: Build,
+    plan: dict[str, Any],
+    router: Router | None,
+    store: StateStore,
+    fabric: NetworkFabric,
+) -> None:
+    """Clear the gateway that this build set, if it never came to its end."""
+    if router is not None and plan.get("gateway_is_new") and build.state != "deleting":
+        clear_gateway(router, store, fabric)
+
+
+def clear_gateway(router: Router, store: StateStore, fabric: NetworkFabric) -> None:
+    """Take a router's gateway away, record and leg."""
+    if router.gateway is not None:
+        fabric.disconnect_outside(router)
+        store.ports.delete(router.gateway.port.id)
+    refresh_router(router.id, store, fabric)
+
+
+@step(8, "Set the router's gateway", undo=clear_new_gateway)
+def set_router_gateway(
+    build: Build,
+    caller: Caller,
+    request: NetworkRequest,
+    router: Router | None,
+    store: StateStore,
+    fabric: NetworkFabric,
+) -> str | None:
+    """Give the router an address of the external network, and SNAT behind it.
+
+    The seed's "connect the router to the external network".
+    """
+    if router is None or request.external_network is None:
+        return None
+    if router.gateway is None:
+        store.builds.note(build.id, gateway_is_new=True)
+    outside = store.networks.find(caller.tenant_id, request.external_network)
+    set_gateway(router, outside, store, fabric)
+    return outside.id
+
+
+def set_gateway(router: Router, outside: Network, store: StateStore, fabric: NetworkFabric) -> None:
+    """Give a router its gateway in an external network.
+
+    Raises:
+        Conflict: It has one in another network.
+        InvalidRequest: The network is not external.
+    """
+    if not outside.external:
+        raise InvalidRequest(f"{outside.name!r} is not an external network")
+    if router.gateway is not None and router.gateway.network.id != outside.id:
+        raise Conflict(
+            f"{router.name!r} has its gateway in {router.gateway.network.name!r}",
+            hint=f"`fifty router clear-gateway {router.name}` first",
+        )
+    [subnet] = store.networks.subnets(outside.id)
+    port_id = str(uuid.uuid5(uuid.UUID(router.id), f"gateway {outside.id}"))
+    store.ports.plan(
+        port_id=port_id,
+        tenant_id=router.tenant_id,
+        network_id=outside.id,
+        kind=PortKind.ROUTER_GATEWAY,
+        device_id=router.id,
+        host=store.host,
+    )
+    store.ports.give_mac(port_id)
+    store.ports.give_address(port_id, subnet.id)
+    refresh_router(router.id, store, fabric)
