@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from blocks import changes
-from blocks.images import busybox_guest, qemu_img
+from blocks.images import busybox_guest, debian_guest, qemu_img
 from blocks.images.disk_layout import make_disk
 from blocks.images.files import replacing
 from blocks.images.inspection import inspect
@@ -165,4 +165,5 @@ class Builder:
         if isinstance(recipe, BusyboxRecipe):
             source = PackageSource(self._packages, self._mirror)
             return busybox_guest.make_tree(recipe, source, scratch)
-        raise NotImplementedError
+        progress(f"running mmdebstrap for {recipe.suite}")
+        return debian_guest.make_tree(recipe, self._mirror, self._packages, scratch)

@@ -59,11 +59,7 @@ def make_tree(recipe: BusyboxRecipe, source: PackageSource, scratch: Path) -> Pa
         found = _find(trees, program)
         shutil.copy2(found, tree / "bin" / found.name)
         _copy_libraries(found, trees, tree)
-    for file in recipe.files:
-        target = tree / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(recipe.file(file.source), target)
-        target.chmod(file.mode)
+    recipe.copy_files(recipe.files, tree)
     _install_modules(kernel_trees, recipe.late_modules, tree / _MODULE_FOLDER)
 
     kernel = next(path for one in kernel_trees for path in (one / "boot").glob("vmlinuz-*"))

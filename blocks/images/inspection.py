@@ -99,10 +99,7 @@ def _looks_like(file: BinaryIO) -> str | None:
     for offset, magic, name in _MAGICS:
         if start[offset : offset + len(magic)] == magic:
             return name
-    # A VMDK descriptor is text; QEMU passes over blank lines and comments before it.
-    if b"# disk descriptorfile" in start.lower() or start.lstrip(b"#\r\n\t ").startswith(
-        b"version="
-    ):
+    if _is_vmdk_descriptor(start):
         return "a vmdk descriptor"
     file.seek(0, os.SEEK_END)
     if file.tell() >= _SECTOR:
@@ -113,6 +110,16 @@ def _looks_like(file: BinaryIO) -> str | None:
         if footer.startswith(b"koly"):
             return "dmg"
     return None
+
+
+def _is_vmdk_descriptor(start: bytes) -> bool:
+    """Whether it is the text of a VMDK; like QEMU, blank lines and comments are passed over."""
+    for line in (one.strip(b" \r\t") for one in start.lower().split(b"\n")):
+        if line == b"# disk descriptorfile" or line.startswith(b"version="):
+            return True
+        if line and not line.startswith(b"#"):
+            return False
+    return False
 
 
 def _compare_with_qemu(path: Path, declared: ImageFormat, virtual_size: int) -> None:

@@ -6,18 +6,33 @@ A recipe is a folder with `recipe.toml` and the files that go into the guest. Tw
 
 from __future__ import annotations
 
+import shutil
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from blocks.errors import InvalidRequest, NotFound
 
 RECIPES = Path(__file__).parent / "recipes"
 
 PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
-InsidePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*$")]
+UnitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]+\.[a-z]+$")]
+
+
+def _without_dots(path: str) -> str:
+    if any(part in (".", "..") for part in path.split("/")):
+        raise ValueError("must not hold '.' or '..'")
+    return path
+
+
+InsidePath = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*$"),
+    AfterValidator(_without_dots),
+]
 
 
 class RecipeFile(BaseModel):
@@ -34,6 +49,20 @@ class RecipeFile(BaseModel):
     source: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     path: InsidePath
     mode: int = Field(default=0o644, ge=0, le=0o7777)
+
+
+class RecipeLink(BaseModel):
+    """A symbolic link that is made in the guest.
+
+    Attributes:
+        path: Where it is, without a leading slash.
+        target: What it says.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: InsidePath
+    target: str
 
 
 class _Common(BaseModel):
@@ -73,6 +102,15 @@ class _Common(BaseModel):
         """A file of the recipe's folder."""
         return self.folder / name
 
+    def copy_files(self, files: Sequence[RecipeFile], tree: Path) -> None:
+        """Copy files of the recipe into a tree, taking the place of what is there."""
+        for file in files:
+            target = tree / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copyfile(self.file(file.source), target)
+            target.chmod(file.mode)
+
 
 class BusyboxRecipe(_Common):
     """A guest made of busybox, a few programs with their libraries, and an own init.
@@ -95,21 +133,21 @@ class DebianRecipe(_Common):
     Attributes:
         suite: The release's code name.
         variant: mmdebstrap's variant.
-        components: Archive areas.
+        early_files: Files that are there before the packages are installed.
+        links: Symbolic links that are made at the end.
         masked_units: systemd units that this guest does without.
+        masked_generators: systemd generators that this guest does without.
         enabled_units: systemd units that are switched on.
-        removed: Paths that are removed from the tree.
-        initramfs_modules: Kernel modules in the initial RAM disk.
     """
 
     kind: Literal["debian"]
     suite: Annotated[str, Field(pattern=r"^[a-z]+$")]
     variant: Literal["apt", "minbase", "essential", "important"] = "minbase"
-    components: tuple[str, ...] = ("main",)
-    masked_units: tuple[str, ...] = ()
-    enabled_units: tuple[str, ...] = ()
-    removed: tuple[InsidePath, ...] = ()
-    initramfs_modules: tuple[str, ...] = ()
+    early_files: tuple[RecipeFile, ...] = ()
+    links: tuple[RecipeLink, ...] = ()
+    masked_units: tuple[UnitName, ...] = ()
+    masked_generators: tuple[Annotated[str, Field(pattern=r"^[a-z-]+$")], ...] = ()
+    enabled_units: tuple[UnitName, ...] = ()
 
 
 Recipe = Annotated[BusyboxRecipe | DebianRecipe, Field(discriminator="kind")]
