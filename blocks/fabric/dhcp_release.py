@@ -10,12 +10,11 @@ from __future__ import annotations
 import secrets
 import socket
 import struct
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 
 from pyroute2 import IPRoute
 
-from blocks.errors import HostFault
-from blocks.fabric import legs, links, namespaces
+from blocks.fabric import legs, namespaces
 
 _REQUEST, _ETHERNET, _RELEASE = 1, 1, 7
 _MAGIC = bytes((99, 130, 83, 99))
@@ -33,7 +32,8 @@ def release(namespace: str, address: IPv4Address, mac: str) -> None:
     """
 
     def send() -> None:
-        leg, server = _server_of(address)
+        with IPRoute() as ipr:
+            leg, server = legs.towards(ipr, address)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, leg.encode())
             udp.sendto(packet(address, mac, server), (str(server), _SERVER_PORT))
@@ -53,13 +53,3 @@ def packet(address: IPv4Address, mac: str, server: IPv4Address) -> bytes:
     )
     options = bytes((_OPTION_TYPE, 1, _RELEASE, _OPTION_SERVER, 4)) + server.packed
     return fixed + _MAGIC + options + bytes((_OPTION_END,))
-
-
-def _server_of(address: IPv4Address) -> tuple[str, IPv4Address]:
-    with IPRoute() as ipr:
-        for link in links.all_links(ipr):
-            for text in legs.addresses_of(ipr, link):
-                own = IPv4Interface(text)
-                if address in own.network:
-                    return link.name, own.ip
-    raise HostFault(f"no leg in the namespace has the network of {address}")

@@ -83,6 +83,37 @@ class Firewall:
         )
         _cut_connections(zone, port)
 
+    def remove(self, port_id: str) -> None:
+        """Remove all that leads to a port's chains, and them, by the port's id alone."""
+        tables = self._tables()
+        with self._site.locked(_LOCK):
+            chains = [
+                (table, name)
+                for table, name in _chain_names(tables, port_id)
+                if nft.listing("chain", **table, name=name) is not None
+            ]
+            targets = {name for _, name in chains}
+            batch: list[Json] = []
+            taps: set[str] = set()
+            for table, name, kinds in tables.maps():
+                if kinds.get("map") == "verdict":
+                    keys = [k for k, to in nft.elements(table, name) if _target(to) in targets]
+                    taps |= set(keys) if name == "guards" else set()
+                    batch += [nft.delete_elements(table, name, keys)] if keys else []
+            guests = set(nft.elements(tables.bridge, "guests", "set"))
+            marked = [e for e in nft.elements(tables.bridge, "marks") if e[0] in taps]
+            batch += [nft.delete_elements(tables.bridge, "guests", [tap]) for tap in taps & guests]
+            batch += [nft.delete_elements(tables.bridge, "marks", [tap]) for tap, _ in marked]
+            if guests <= taps:
+                batch = [each for table in tables.tables() for each in nft.remove_table(table)]
+            else:
+                batch += [each for chain in chains for each in _without_chain(*chain)]
+            nft.apply(batch)
+        changes.record(
+            f"Removed the firewall rules of the port {port_id}",
+            "\n".join(f"nft delete chain {t['family']} {t['table']} {n}" for t, n in chains),
+        )
+
     def forget_network(self, network: Network) -> None:
         """Take a network's conntrack zone out of the tables, where there are any."""
         tables = self._tables()
@@ -185,6 +216,11 @@ def _transaction(tables: Tables, binding: PortBinding, chains: Chains) -> list[J
 def _comments(table: Json, chain: str) -> list[str] | None:
     listing = nft.listing("chain", **table, name=chain)
     return None if listing is None else nft.comments(listing, table, chain)
+
+
+def _target(verdict: Json) -> str | None:
+    goto = verdict.get("goto")
+    return str(goto["target"]) if goto else None
 
 
 def _zone(tables: Tables, port: Port) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
 from blocks import changes
-from blocks.fabric import namespaces
+from blocks.errors import HostFault
+from blocks.fabric import links, namespaces
 from blocks.fabric.links import Link, all_links, create, find, need, settle, with_links
 
 
@@ -57,6 +59,20 @@ def ensure_leg(leg: Leg, bridge: str) -> None:
     with_links(leg.namespace, within)
 
 
+def towards(ipr: IPRoute, address: IPv4Address) -> tuple[str, IPv4Address]:
+    """The leg in the network of an address, and its own address there.
+
+    Raises:
+        HostFault: None of the namespace's legs is in that network.
+    """
+    for link in all_links(ipr):
+        for text in addresses_of(ipr, link):
+            own = IPv4Interface(text)
+            if address in own.network:
+                return link.name, own.ip
+    raise HostFault(f"no leg leads to {address}", hint="run the step that makes it again")
+
+
 def remove_legs(namespace: str) -> None:
     """Delete all veth pairs of a namespace; they would live on with its last process."""
     if not namespaces.exists(namespace):
@@ -72,6 +88,20 @@ def remove_legs(namespace: str) -> None:
                 )
 
     with_links(namespace, delete)
+
+
+def differences(ipr: IPRoute, leg: Leg) -> list[str]:
+    """What of a leg's inner end is not as it should be; `ipr` is in the leg's namespace."""
+    link = find(ipr, leg.inner)
+    if link is None:
+        return [f"{leg.namespace} has no leg {leg.inner}"]
+    wrong = links.differences(link, alias=leg.alias, mtu=leg.mtu)
+    there = addresses_of(ipr, link)
+    if there != set(leg.addresses):
+        wrong.append(f"{leg.inner} has the addresses {sorted(there)}, not {leg.addresses}")
+    if leg.mac and link.mac != leg.mac:
+        wrong.append(f"{leg.inner} has the MAC address {link.mac}, not {leg.mac}")
+    return wrong
 
 
 def set_addresses(

@@ -227,6 +227,20 @@ def ensure_tap(ipr: IPRoute, name: str, alias: str, owner_uid: int | None) -> Li
     return link
 
 
+def differences(link: Link, *, alias: str, mtu: int, master: Link | None = None) -> list[str]:
+    """What of a link's mark, MTU, state and bridge is not as it should be."""
+    wrong = []
+    if link.alias != alias:
+        wrong.append(f"{link.name} has the alias {link.alias!r}, not {alias!r}")
+    if link.mtu != mtu:
+        wrong.append(f"{link.name} has MTU {link.mtu}, not {mtu}")
+    if not link.up:
+        wrong.append(f"{link.name} is down")
+    if master is not None and link.master != master.index:
+        wrong.append(f"{link.name} is not in the bridge {master.name}")
+    return wrong
+
+
 def own_mac(alias: str) -> str:
     """A locally administered MAC address that belongs to a mark."""
     digest = hashlib.sha256(alias.encode()).hexdigest()

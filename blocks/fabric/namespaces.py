@@ -160,11 +160,15 @@ def sysctl(key: str, value: str) -> bool:
     Returns:
         Whether it had another value before.
     """
-    path = Path("/proc/sys") / key
-    if path.read_text().strip() == value:
+    if is_set(key, value):
         return False
-    path.write_text(value)
+    (Path("/proc/sys") / key).write_text(value)
     return True
+
+
+def is_set(key: str, value: str) -> bool:
+    """Whether a kernel parameter of the calling thread's namespace has this value."""
+    return (Path("/proc/sys") / key).read_text().strip() == value
 
 
 def _same_mark(namespace: str, alias: str) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from blocks.fabric import neighbours
 from blocks.fabric.dhcp import Dhcp, DhcpLease
 from blocks.fabric.firewall import Firewall
+from blocks.fabric.inventory import Inventory
+from blocks.fabric.metadata import Metadata
+from blocks.fabric.outside import Outside
 from blocks.fabric.ports import Ports
+from blocks.fabric.proof import Proof
+from blocks.fabric.routing import Routing
 from blocks.fabric.segments import LinuxBridge, SegmentDriver
 from blocks.fabric.site import Site
-from blocks.resources import Network, Port, PortBinding, Subnet
+from blocks.inventory import Found
+from blocks.resources import Network, Port, PortBinding, Router, Subnet
 
 
 class NetworkFabric:
@@ -31,8 +38,12 @@ class NetworkFabric:
         self._site = Site(directory, site, host)
         self._segments: SegmentDriver = LinuxBridge(self._site)
         self._dhcp = Dhcp(self._site, self._segments)
+        self._routing = Routing(self._site, self._segments)
+        self._outside = Outside(self._site, self._segments)
+        self._metadata = Metadata(self._site)
         self._ports = Ports(self._site, self._segments)
         self._firewall = Firewall(self._site)
+        self._inventory = Inventory(self._site, self._firewall)
 
     def check(self, network: Network) -> None:
         """Refuse a network that this host cannot realize.
@@ -102,6 +113,65 @@ class NetworkFabric:
         """The lease that the port's guest has taken; None if it has not."""
         return self._dhcp.lease(port)
 
+    def realize_router(self, router: Router) -> None:
+        """Make the router's namespace with a leg in each of its networks.
+
+        The segments of those networks must be realized on this host. A leg that the
+        router no longer has is removed.
+        """
+        self._routing.realize(router)
+
+    def remove_router(self, router: Router | str) -> None:
+        """Remove the router (or the one of this id): its namespace and all of its legs."""
+        self._routing.remove(router if isinstance(router, str) else router.id)
+
+    def connect_outside(self, router: Router) -> None:
+        """Make the router's gateway leg, default route and SNAT, and tell the neighbours.
+
+        Raises:
+            InvalidRequest: The router has no gateway.
+        """
+        self._routing.connect(router)
+
+    def disconnect_outside(self, router: Router) -> None:
+        """Remove the router's gateway leg, default route and SNAT."""
+        self._routing.disconnect(router)
+
+    def realize_outside(self, network: Network, subnet: Subnet) -> None:
+        """Make the far end of an external network, as its `outside` says.
+
+        Raises:
+            InvalidRequest: The subnet has no gateway address, or the operator's bridge
+                was to become an uplink of ours.
+        """
+        self._outside.realize(network, subnet)
+
+    def remove_outside(self, network: Network) -> None:
+        """Remove the far end of an external network."""
+        self._outside.remove(network)
+
+    def serve_metadata(self, network: Network) -> None:
+        """Run the network's metadata server; its DHCP namespace must be there."""
+        self._metadata.serve(network)
+
+    def stop_metadata(self, network: Network) -> None:
+        """Stop the network's metadata server and remove all of its documents."""
+        self._metadata.stop(network)
+
+    def put_metadata(self, binding: PortBinding, documents: Mapping[str, bytes]) -> None:
+        """Write what the port's guest is told about itself, and nobody else is.
+
+        Args:
+            binding: The port.
+            documents: `meta_data.json`, `network_data.json`, `user_data`,
+                `vendor_data.json`; exactly those given will be there.
+        """
+        self._metadata.put(binding, documents)
+
+    def drop_metadata(self, port: Port) -> None:
+        """Forget what the port's guest is told."""
+        self._metadata.drop(port)
+
     def plug(self, binding: PortBinding, owner_uid: int | None) -> None:
         """Make the port's tap, in its network's bridge, for a user's QEMU to open."""
         self._ports.plug(binding, owner_uid)
@@ -125,3 +195,32 @@ class NetworkFabric:
     def unprotect(self, port: Port) -> None:
         """Remove the port's rules; the tables go with the last port."""
         self._firewall.unprotect(port)
+
+    def prove(self, binding: PortBinding, router: Router | None = None) -> list[str]:
+        """Read back what the steps before made for a port, and compare.
+
+        Returns:
+            The differences in words; nothing, if the port is proven.
+        """
+        parts = (self._segments, self._dhcp, self._routing, self._metadata)
+        return Proof(*parts, self._ports, self._firewall).differences(binding, router)
+
+    def neighbour_answers(self, port: Port, network: Network, timeout_s: float = 1.0) -> bool:
+        """Whether the guest answers ARP for its address with its own MAC address.
+
+        Raises:
+            HostFault: The network's DHCP namespace is not there.
+        """
+        return neighbours.answers(port, network, timeout_s)
+
+    def inventory(self) -> list[Found]:
+        """All that this site's fabric has on the host, in an order of removal."""
+        return self._inventory.found()
+
+    def remove(self, found: Found) -> None:
+        """Remove one thing that `inventory` told of; already gone is fine.
+
+        Raises:
+            Conflict: By now its name belongs to something that is not ours.
+        """
+        self._inventory.remove(found)

@@ -7,7 +7,7 @@ from pyroute2 import IPRoute
 from blocks.errors import InvalidRequest, Transient
 from blocks.fabric import links
 from blocks.fabric.links import with_links
-from blocks.fabric.segments import SegmentDriver, wrong_in
+from blocks.fabric.segments import SegmentDriver
 from blocks.fabric.site import Site
 from blocks.resources import Network, Port, PortBinding
 
@@ -71,7 +71,7 @@ class Ports:
             except Transient as error:
                 return [error.message]
             alias = self._site.alias("port", port.id)
-            return wrong_in(tap, alias=alias, mtu=network.mtu, master=bridge)
+            return links.differences(tap, alias=alias, mtu=network.mtu, master=bridge)
 
         return with_links(None, look)
 

@@ -36,15 +36,18 @@ class Server:
 
     def pid(self) -> int | None:
         """Its pid, if it is alive."""
-        with self._held() as held:
-            return held[0] if held else None
+        pid = self._written()
+        return pid if pid is not None and self.token in command_line(pid) else None
 
     def signal(self, number: signal.Signals) -> bool:
         """Send it a signal; tell whether it was there to receive it."""
-        with self._held() as held:
-            if held is None:
+        pid = self._written()
+        if pid is None:
+            return False
+        with _held(pid, self.token) as handle:
+            if handle is None:
                 return False
-            signal.pidfd_send_signal(held[1], number)
+            signal.pidfd_send_signal(handle, number)
             return True
 
     def stop(self) -> bool:
@@ -56,35 +59,39 @@ class Server:
         Raises:
             HostFault: It does not even die of SIGKILL.
         """
-        with self._held() as held:
-            if held is not None:
-                self._end(*held)
+        pid = self._written()
+        stopped = pid is not None and stop(pid, self.token)
         self.pid_file.unlink(missing_ok=True)
-        return held is not None
+        return stopped
 
-    def _end(self, pid: int, handle: int) -> None:
+    def _written(self) -> int | None:
+        try:
+            return int(self.pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def stop(pid: int, token: str) -> bool:
+    """Stop a process that has this argument, and wait until it is gone.
+
+    Returns:
+        Whether there was such a process.
+
+    Raises:
+        HostFault: It does not even die of SIGKILL.
+    """
+    with _held(pid, token) as handle:
+        if handle is None:
+            return False
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 signal.pidfd_send_signal(handle, number)
             except ProcessLookupError:
-                return
+                return True
             # A pidfd becomes readable when its process ends.
             if select.select([handle], [], [], _STOP_TIMEOUT_S)[0]:
-                return
-        raise HostFault(f"{self.program} (pid {pid}) does not end", hint=f"look at /proc/{pid}")
-
-    @contextmanager
-    def _held(self) -> Iterator[tuple[int, int] | None]:
-        try:
-            pid = int(self.pid_file.read_text())
-            handle = os.pidfd_open(pid)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
-            yield None
-            return
-        try:
-            yield (pid, handle) if self.token in command_line(pid) else None
-        finally:
-            os.close(handle)
+                return True
+    raise HostFault(f"the process {pid} does not end", hint=f"look at /proc/{pid}")
 
 
 def command_line(pid: int) -> list[str]:
@@ -93,3 +100,17 @@ def command_line(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+@contextmanager
+def _held(pid: int, token: str) -> Iterator[int | None]:
+    """A pidfd of the process, if it has this argument."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield handle if token in command_line(pid) else None
+    finally:
+        os.close(handle)

@@ -157,7 +157,7 @@ class LinuxBridge:
             if network.physical_bridge:
                 return wrong
             alias = self._site.alias("network", network.id)
-            wrong += wrong_in(bridge, alias=alias, mtu=network.mtu)
+            wrong += links.differences(bridge, alias=alias, mtu=network.mtu)
             if network.type is NetworkType.VXLAN:
                 wrong += self._tunnel_differences(ipr, network, bridge, alias)
             return wrong
@@ -170,7 +170,7 @@ class LinuxBridge:
         tunnel = links.find(ipr, marks.vxlan_name(network.id))
         if tunnel is None:
             return [f"the tunnel {marks.vxlan_name(network.id)} is not there"]
-        wrong = wrong_in(tunnel, alias=alias, mtu=network.mtu, master=bridge)
+        wrong = links.differences(tunnel, alias=alias, mtu=network.mtu, master=bridge)
         vni = tunnel.details.get("IFLA_VXLAN_ID")
         if vni != network.segment_id:
             wrong.append(f"the tunnel {tunnel.name} has VNI {vni}, not {network.segment_id}")
@@ -217,20 +217,6 @@ class LinuxBridge:
                 f"VNI {vni} is taken by another device of this host",
                 hint="`ip -d link show type vxlan` shows it; choose another segment id",
             ) from error
-
-
-def wrong_in(link: Link, *, alias: str, mtu: int, master: Link | None = None) -> list[str]:
-    """What of a link's mark, MTU, state and bridge is not as it should be."""
-    wrong = []
-    if link.alias != alias:
-        wrong.append(f"{link.name} has the alias {link.alias!r}, not {alias!r}")
-    if link.mtu != mtu:
-        wrong.append(f"{link.name} has MTU {link.mtu}, not {mtu}")
-    if not link.up:
-        wrong.append(f"{link.name} is down")
-    if master is not None and link.master != master.index:
-        wrong.append(f"{link.name} is not in the bridge {master.name}")
-    return wrong
 
 
 def _shows_its_frames(bridge: Link) -> bool:
