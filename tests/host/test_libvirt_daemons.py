@@ -20,7 +20,9 @@ set -e
 for directory in /run /var/lib/libvirt /var/log/libvirt; do mount -t tmpfs none $directory; done
 mkdir -p /var/lib/libvirt/qemu
 ip link set lo up
-exec "$@"
+"$@"
+exit $?  # no exec: the shell is process 1, and takes the exit status of QEMU, which is
+         # waited for by libvirt, and would not end for it otherwise
 """
 
 _STORY = """
@@ -61,7 +63,7 @@ _DOMAIN = """
 def test_the_daemons_of_two_homes(session_directory: Path) -> None:
     homes = session_directory / "homes"
     homes.mkdir()
-    # When the first process of the PID namespace ends, however, nothing of it goes on.
+    # When process 1 of a PID namespace ends, however it does, nothing in it goes on.
     namespaces = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     done = subprocess.run(
         [*namespaces, "sh", "-c", _FRESH, "sh", sys.executable, "-c", _STORY, str(homes), _DOMAIN],
