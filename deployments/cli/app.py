@@ -1,0 +1,187 @@
+"""The commands' tree, and what becomes of their errors: never a traceback."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App, CycloptsError, Group
+
+from blocks.errors import FiftyError
+from blocks.settings import DEFAULT_HOME
+from deployments.cli import output
+
+REFUSED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+_SITE = Group("This site", sort_key=1)
+_THINGS = Group("Things", sort_key=2)
+
+#: Each command with its module and a line of help: what a list of commands shows must not
+#: need the modules' import.
+_TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "": {
+        "init": ("site", "Make what must be there before the first VM."),
+        "steps": ("site", "Tell the catalogue of the fifty steps."),
+        "audit": ("site", "Find, and remove, what is astray on this host."),
+    },
+    "vm": {
+        "create": ("vm_runs", "Create a VM, and draw its fifty steps."),
+        "list": ("vm_views", "List the VMs."),
+        "show": ("vm_views", "Show a VM."),
+        "steps": ("vm_views", "Show how far each of its fifty steps is."),
+        "ssh": ("vm_login", "Log in to it."),
+        "console": ("vm_login", "Print what its serial console has said."),
+        "delete": ("vm_runs", "Delete it."),
+        "resume": ("vm_runs", "Go on with its build where it stopped."),
+        "rollback": ("vm_runs", "Undo a build that did not get to its end."),
+    },
+    "network": {
+        "create": ("networks", "Make a network with one subnet."),
+        "list": ("networks", "List the networks."),
+        "show": ("networks", "Show a network."),
+        "delete": ("networks", "Delete a network in which there is no VM any more."),
+    },
+    "router": {
+        "create": ("routers", "Make a router without any interface."),
+        "list": ("routers", "List the routers."),
+        "show": ("routers", "Show a router."),
+        "add-interface": ("routers", "Put it into a network."),
+        "set-gateway": ("routers", "Connect it to the outside."),
+        "clear-gateway": ("routers", "Cut it off from the outside."),
+        "delete": ("routers", "Delete a router."),
+    },
+    "image": {
+        "build": ("images", "Build an image by a recipe."),
+        "list": ("images", "List the images."),
+        "show": ("images", "Show an image."),
+        "delete": ("images", "Delete an image that no VM was made from."),
+    },
+    "key": {
+        "create": ("keys", "Record a key pair, or make one."),
+        "list": ("keys", "List the key pairs."),
+    },
+}
+_HELP = {
+    "": "Virtual machines in the fifty steps that OpenStack takes.",
+    "vm": "Virtual machines.",
+    "network": "Networks.",
+    "router": "Routers.",
+    "image": "Images.",
+    "key": "Key pairs for logging in to VMs.",
+}
+
+
+def application() -> App:
+    """The tree of commands. A command's module is imported when the command is used."""
+    root = _app("")
+    root.version = lambda: importlib.metadata.version("fifty-steps")
+    root.version_flags = ["--version"]
+    for name, commands in _TREE.items():
+        app = _app(name) if name else root
+        for command, (module, text) in commands.items():
+            path = f"deployments.cli.{module}:{command.replace('-', '_')}"
+            group = _SITE if app is root else None
+            app.command(path, name=command, help=text, **({"group": group} if group else {}))
+        if app is not root:
+            app.group = (_THINGS,)
+            root.command(app)
+    return root
+
+
+def _app(name: str) -> App:
+    return App(
+        name=name or "fifty",
+        help=_HELP[name],
+        version_flags=[],
+        help_format="plaintext",
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: The words after `fifty`.
+
+    Returns:
+        The process's exit code.
+    """
+    output.prepare_streams()
+    as_json = "--json" in _options(arguments)
+    try:
+        try:
+            code = _dispatch(arguments)
+        except Exception as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            code, document = _explained(error)
+            output.refuse(document, as_json=as_json)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            output.refuse(_refusal("Interrupted", "stopped by Ctrl-C"), as_json=as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read our output has gone (`| head`): nothing is left to say, nor to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+    return code
+
+
+def _explained(error: Exception) -> tuple[int, Mapping[str, Any]]:
+    """The exit code for an error, and what is told about it."""
+    if isinstance(error, CycloptsError):
+        hint = "`fifty --help`, or --help after the command, tells the right usage"
+        return WRONG_USAGE, _refusal("WrongUsage", str(error).rstrip("."), hint)
+    if isinstance(error, output.Refusal):
+        return error.exit_code, error.document
+    if isinstance(error, FiftyError):
+        return REFUSED, error.as_dict()
+    return REFUSED, _unexpected(error)
+
+
+def _refusal(kind: str, message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": kind, "message": message, "hint": hint, "details": []}
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    for word in arguments:
+        if not word.isascii() and _not_utf8(word):
+            document = _refusal("WrongUsage", f"{word!r} is not UTF-8", "write it in UTF-8")
+            raise output.Refusal(document, WRONG_USAGE)
+    result = application()(arguments, exit_on_error=False, print_error=False)
+    return result if isinstance(result, int) else 0
+
+
+def _not_utf8(word: str) -> bool:
+    """Whether an argument's bytes were no UTF-8: Python then keeps them as surrogates."""
+    return any("\ud800" <= character <= "\udfff" for character in word)
+
+
+def _options(arguments: Sequence[str]) -> Sequence[str]:
+    """The words before a `--`."""
+    words = list(arguments)
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _unexpected(error: Exception) -> dict[str, Any]:
+    """A mistake of ours, or of a part below: one line here, the traceback in the log."""
+    log = Path(os.environ.get("FIFTY_HOME", DEFAULT_HOME)) / "logs" / "fifty.log"
+    text = "".join(traceback.format_exception(error))
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{datetime.now(UTC).isoformat()} {sys.argv!r}\n{text}\n")
+        hint = f"this is a mistake of Fifty Steps; the traceback is in {log}"
+    except OSError as unwritable:
+        hint = f"the traceback could not be written to {log}: {unwritable.strerror}"
+    return _refusal(type(error).__name__, f"{type(error).__name__}: {error}", hint)

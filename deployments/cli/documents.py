@@ -1,0 +1,161 @@
+"""What `--json` prints of the things in the state store; people's views are made from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from blocks.errors import NotFound
+from blocks.resources import Image, Instance, Network, Router, RouterLeg
+from blocks.settings import settings
+from blocks.state import Build, Entry, StateStore, StepState
+from blocks.state.plugs import Plug
+from deployments.catalogue import StepInfo
+from deployments.prefect_settings import run_url
+
+_INSTANCE = {
+    "id",
+    "name",
+    "status",
+    "task_state",
+    "host",
+    "fault",
+    "request_id",
+    "generation",
+    "flow_run_id",
+    "clocks",
+    "image_id",
+    "tenant_id",
+    "created_at",
+    "updated_at",
+}
+
+
+def vm(instance: Instance, plugs: Sequence[Plug]) -> dict[str, Any]:
+    """An instance, as an item of `fifty vm list`."""
+    return {
+        **instance.model_dump(mode="json", include=_INSTANCE),
+        "flavor": instance.flavor.name,
+        "image": instance.image_name,
+        "addresses": [plug.model_dump() for plug in plugs],
+    }
+
+
+def vm_in_full(store: StateStore, instance: Instance) -> dict[str, Any]:
+    """An instance as `fifty vm show` and `fifty vm create` give it."""
+    try:
+        user = store.images.get(instance.image_id).login_user
+    except NotFound:
+        user = None
+    flavor = instance.flavor
+    return {
+        **vm(instance, store.plugs.of(instance.id)),
+        "vcpus": flavor.vcpus,
+        "ram_mib": flavor.ram_mib,
+        "disk_gib": flavor.disk_gib,
+        "volumes": [
+            volume.model_dump(mode="json", include={"id", "size_gib", "device", "path"})
+            for volume in store.volumes.of(instance.id)
+        ],
+        "login_user": user,
+        "login_command": f"fifty vm ssh {instance.name}",
+        "console_log": str(settings().instances / instance.id / "console.log"),
+        "url": flow_run_url(instance.flow_run_id),
+    }
+
+
+def flow_run_url(flow_run_id: str | None) -> str | None:
+    """Where a flow run is seen in the Prefect UI; None where no server is known."""
+    url = os.environ.get("PREFECT_API_URL") or settings().prefect_api_url
+    return run_url(url, flow_run_id) if url and flow_run_id else None
+
+
+def steps(
+    build: Build, entries: Sequence[Entry], catalogue: Sequence[StepInfo]
+) -> list[dict[str, Any]]:
+    """A build's steps as `fifty vm steps` gives them, those not begun included."""
+    journal = {entry.step: entry for entry in entries}
+    known = {info.number: info for info in catalogue}
+    return [
+        _step(number, known.get(number), journal.get(number))
+        for number in sorted({*journal, *known})
+    ]
+
+
+def _step(number: int, info: StepInfo | None, entry: Entry | None) -> dict[str, Any]:
+    return {
+        "number": number,
+        "title": info.title if info else f"step {number}",
+        "stage": info.stage if info else "",
+        "state": (entry.state if entry else StepState.PENDING).value,
+        "attempts": entry.attempts if entry else 0,
+        "started_at": _time(entry.started_at) if entry else None,
+        "finished_at": _time(entry.finished_at) if entry else None,
+        "duration_s": elapsed(entry) if entry else None,
+        "changes": [change.model_dump() for change in entry.changes] if entry else [],
+        "error": entry.error if entry else None,
+    }
+
+
+def elapsed(entry: Entry) -> float | None:
+    """Seconds from a step's start to its end; None where it has no end yet."""
+    if entry.started_at is None or entry.finished_at is None:
+        return None
+    return round((entry.finished_at - entry.started_at).total_seconds(), 3)
+
+
+def _time(value: datetime | None) -> str | None:
+    return value.isoformat() if value else None
+
+
+def network(store: StateStore, thing: Network) -> dict[str, Any]:
+    """A network with its subnets, as `fifty network list` and `show` give it."""
+    return {
+        **thing.model_dump(mode="json"),
+        "subnets": [
+            subnet.model_dump(mode="json", exclude={"network_id"})
+            for subnet in store.networks.subnets(thing.id)
+        ],
+    }
+
+
+def network_in_full(store: StateStore, thing: Network) -> dict[str, Any]:
+    """A network with its subnets, its router and its ports."""
+    router_of = store.routers.of_network(thing.id)
+    return {
+        **network(store, thing),
+        "router": router_of.name if router_of else None,
+        "ports": [
+            {
+                **port.model_dump(mode="json", include={"id", "kind", "device_id", "mac", "tap"}),
+                "addresses": [str(fixed.address) for fixed in port.addresses],
+            }
+            for port in store.ports.list(network_id=thing.id)
+        ],
+    }
+
+
+def router(thing: Router) -> dict[str, Any]:
+    """A router with its interfaces and its gateway."""
+    return {
+        **thing.model_dump(mode="json", include={"id", "tenant_id", "name", "host", "snat"}),
+        "interfaces": [_leg(leg) for leg in thing.legs],
+        "gateway": _leg(thing.gateway) if thing.gateway else None,
+    }
+
+
+def _leg(leg: RouterLeg) -> dict[str, Any]:
+    return {
+        "network": leg.network.name,
+        "network_id": leg.network.id,
+        "address": ", ".join(str(fixed.address) for fixed in leg.port.addresses) or None,
+        "mac": leg.port.mac,
+        "port_id": leg.port.id,
+    }
+
+
+def image(thing: Image) -> dict[str, Any]:
+    """An image."""
+    return thing.model_dump(mode="json")

@@ -1,0 +1,108 @@
+"""The files that a command line names, read with limits; all that is wrong is told at once."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from blocks.errors import InvalidRequest
+from blocks.resources.request import INJECT_LIMIT, USER_DATA_LIMIT
+from deployments.keys import KEY_LIMIT, public_key_of
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+#: The longest character of UTF-8, so that a text that is cut is still known to be too long.
+_SLACK = 4
+
+
+class Findings:
+    """Reads what options name, and gathers what is wrong with them."""
+
+    def __init__(self) -> None:
+        self._wrong: list[str] = []
+
+    def refuse(self) -> None:
+        """Refuse the command line if anything was wrong with it.
+
+        Raises:
+            InvalidRequest: With a line for each finding.
+        """
+        if len(self._wrong) == 1:
+            raise InvalidRequest(self._wrong[0], hint="correct it and run it again")
+        if self._wrong:
+            raise InvalidRequest(
+                f"{len(self._wrong)} things are wrong with this command",
+                hint="correct them and run it again",
+                details=self._wrong,
+            )
+
+    def whole(self, option: str, text: str) -> int:
+        """A whole number, as the request's validation takes it."""
+        if not _WHOLE.fullmatch(text):
+            self._wrong.append(f"{option}: {text!r} is not a whole number")
+            return 0
+        return int(text)
+
+    def user_data(self, file: str) -> str:
+        """The text of a user-data file; one that is too long is cut, and refused by step 4."""
+        content = self._read("--user-data", file, USER_DATA_LIMIT)
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            if error.start < USER_DATA_LIMIT - _SLACK:
+                self._wrong.append(f"--user-data: {file}: is not UTF-8 text")
+            return content.decode(errors="replace")
+
+    def injected(self, pair: str) -> dict[str, Any]:
+        """A file for the guest, from `SRC:DST`; it keeps its permission bits."""
+        # A destination is an absolute path, so that a colon may be part of either name.
+        at = pair.find(":/")
+        source, colon, destination = (
+            (pair[:at], ":", pair[at + 1 :]) if at > 0 else pair.rpartition(":")
+        )
+        if not colon or not source or not destination:
+            self._wrong.append(f"--inject: {pair!r} is not of the form SRC:DST")
+            return {}
+        content = self._read("--inject", source, INJECT_LIMIT)
+        encoded = base64.b64encode(content).decode()
+        return {"path": destination, "content_base64": encoded, "mode": _mode(source)}
+
+    def key(self, word: str) -> str:
+        """A key pair's name as it is, or the public key of a file."""
+        if not looks_like_file(word):
+            return word
+        content = self._read("--key", word, KEY_LIMIT)
+        if not content:
+            return word
+        try:
+            return public_key_of(Path(word), content)
+        except InvalidRequest as error:
+            self._wrong.append(f"--key: {error.message}")
+            return word
+
+    def _read(self, option: str, file: str, limit: int) -> bytes:
+        """At most `limit` bytes and some more: what says that there is too much of it."""
+        try:
+            with Path(file).open("rb") as opened:
+                return opened.read(limit + _SLACK)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self._wrong.append(f"{option}: {file} cannot be read: {why}")
+            return b""
+
+
+def looks_like_file(word: str) -> bool:
+    """Whether `--key` names a file, not a key pair."""
+    return os.sep in word or word.endswith(".pub") or Path(word).is_file()
+
+
+def _mode(file: str) -> int:
+    """A file's permission bits, without set-user-id and the like; 0644 if it is none."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return 0o644  # told already, by who could not read it
+    return stat.S_IMODE(status.st_mode) & 0o777 if stat.S_ISREG(status.st_mode) else 0o644

@@ -1,0 +1,174 @@
+"""`fifty network`: make, look at and delete networks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from deployments.cli import documents, output
+from deployments.cli.context import (
+    Credentials,
+    Flag,
+    Json,
+    Several,
+    credentials_name,
+    open_store,
+    require_root,
+    the_one,
+)
+from deployments.cli.files import Findings
+from deployments.cli.flow_runs import run_flow
+
+_HINT = "`fifty network list` shows those there are"
+
+
+def create(
+    name: str,
+    /,
+    *,
+    cidr: str,
+    type: Literal["flat", "local", "vxlan"] = "vxlan",
+    segment: str | None = None,
+    gateway: str | None = None,
+    dns: Several = None,
+    pool: str | None = None,
+    no_dhcp: Flag = False,
+    external: Flag = False,
+    outside: Literal["closed", "uplink", "bridge"] | None = None,
+    physical_bridge: str | None = None,
+    router: str | None = None,
+    external_network: str | None = None,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Make a network with one subnet.
+
+    Args:
+        name: Its name.
+        cidr: Its IPv4 addresses, such as 192.168.0.0/24.
+        type: How it is told from the others on the wire.
+        segment: Its VNI, for vxlan; chosen where not given.
+        gateway: Its gateway's address (default: the first one).
+        dns: A name server for its guests; can be given several times.
+        pool: FIRST-LAST, the addresses that may be given out (default: all).
+        no_dhcp: No DHCP server.
+        external: A network outside, for routers' gateways; admins only.
+        outside: What an external network leads to (default: closed).
+        physical_bridge: For flat: a bridge of this host that is there already.
+        router: Attach it to this router, which is made if it is not there.
+        external_network: Give that router its gateway in this network.
+    """
+    require_root("making a network")
+    findings = Findings()
+    number = findings.whole("--segment", segment) if segment is not None else None
+    findings.refuse()
+    wanted = {
+        "name": name,
+        "cidr": cidr,
+        "type": type,
+        "segment": number,
+        "gateway": gateway,
+        "dns": dns,
+        "pool": pool,
+        "dhcp": False if no_dhcp else None,
+        "external": external or None,
+        "outside": outside,
+        "physical_bridge": physical_bridge,
+        "router": router,
+        "external_network": external_network,
+        "credentials": credentials_name(credentials),
+    }
+    done = run_flow(
+        "create_network", {key: value for key, value in wanted.items() if value is not None}
+    )
+    done.require_success()
+    _tell(name, json=json)
+
+
+def list(*, json: Json = False) -> None:
+    """List the networks."""
+    store = open_store()
+    found = [documents.network(store, network) for network in store.networks.list()]
+    if json:
+        output.document(found)
+        return
+    output.table(
+        ("NAME", "TYPE", "SEGMENT", "CIDR", "GATEWAY", "DHCP", "OUTSIDE"),
+        (
+            (
+                item["name"],
+                item["type"],
+                item["segment_id"],
+                _joined(item, "cidr"),
+                _joined(item, "gateway"),
+                _joined(item, "dhcp_address"),
+                item["outside"] if item["external"] else None,
+            )
+            for item in found
+        ),
+        "There is no network yet. `fifty network create NAME --cidr CIDR` makes one.",
+    )
+
+
+def _joined(item: dict[str, Any], field: str) -> str | None:
+    values = [subnet[field] for subnet in item["subnets"] if subnet[field]]
+    return ", ".join(values) or None
+
+
+def show(name: str, /, *, json: Json = False) -> None:
+    """Show a network.
+
+    Args:
+        name: The network's name or id.
+    """
+    _tell(name, json=json)
+
+
+def _tell(name: str, *, json: bool) -> None:
+    store = open_store()
+    thing = the_one("network", name, store.networks.list(), _HINT)
+    found = documents.network_in_full(store, thing)
+    if json:
+        output.document(found)
+        return
+    output.facts(
+        (
+            ("name", found["name"]),
+            ("id", found["id"]),
+            ("type", found["type"]),
+            ("segment", found["segment_id"]),
+            ("MTU", found["mtu"]),
+            ("outside", found["outside"] if found["external"] else None),
+            ("cidr", _joined(found, "cidr")),
+            ("gateway", _joined(found, "gateway")),
+            ("DHCP server", _joined(found, "dhcp_address")),
+            *(("DNS", ", ".join(subnet["dns"])) for subnet in found["subnets"]),
+            *(("pool", f"{p['first']}-{p['last']}") for s in found["subnets"] for p in s["pools"]),
+            ("router", found["router"]),
+            *(("port", _port(port)) for port in found["ports"]),
+        )
+    )
+
+
+def _port(port: dict[str, Any]) -> str:
+    return f"{', '.join(port['addresses']) or 'no address'}, {port['kind']}, {port['mac']}"
+
+
+def delete(
+    name: str,
+    /,
+    *,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Delete a network in which there is no VM any more.
+
+    Args:
+        name: The network's name or id.
+    """
+    require_root("deleting a network")
+    request = {"name": name, "credentials": credentials_name(credentials)}
+    run_flow("delete_network", request).require_success()
+    if json:
+        output.document({"name": name, "deleted": True})
+    else:
+        output.say(f"The network {output.plain(name)} is deleted.")
