@@ -35,10 +35,6 @@ def _heading(text: str) -> None:
     _console.print(f"\n[bold]{text}[/bold]")
 
 
-def _names(fifty: FiftyCommand, kind: str) -> set[str]:
-    return {str(item["name"]) for item in fifty.items(kind)}
-
-
 def _make_networks(fifty: FiftyCommand, *, uplink: bool) -> None:
     """A network outside, a tenant's network, and the router between them."""
     networks = fifty.items("network")
@@ -54,11 +50,13 @@ def _make_networks(fifty: FiftyCommand, *, uplink: bool) -> None:
         )
     if NETWORK not in {item["name"] for item in networks}:
         fifty.run("network", "create", NETWORK, "--cidr", _CIDR)
-    if ROUTER not in _names(fifty, "router"):
+    router = next((item for item in fifty.items("router") if item["name"] == ROUTER), None)
+    if router is None:
         fifty.run("router", "create", ROUTER)
-    # Both are done already if they were done before: asking again changes nothing.
-    fifty.run("router", "set-gateway", ROUTER, OUTSIDE)
-    fifty.run("router", "add-interface", ROUTER, NETWORK)
+    if router is None or not router["gateway"]:
+        fifty.run("router", "set-gateway", ROUTER, OUTSIDE)
+    if router is None or NETWORK not in {leg["network"] for leg in router["interfaces"]}:
+        fifty.run("router", "add-interface", ROUTER, NETWORK)
 
 
 def _make_vm(fifty: FiftyCommand) -> None:
@@ -113,7 +111,8 @@ def set_up(home: Path, fifty: FiftyCommand, *, uplink: bool = False) -> None:
     _console.print(f"Prefect answers at {server.ui_url}; all files are in {home}")
     fifty.run("init")
 
-    if IMAGE not in _names(fifty, "image"):
+    images = {item["name"]: item["status"] for item in fifty.items("image")}
+    if images.get(IMAGE) != "active":
         _heading(f"Image {IMAGE}")
         fifty.show("image", "build", IMAGE)
 
