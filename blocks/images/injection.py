@@ -9,6 +9,7 @@ takes the disk's place: a killed process leaves the disk as it was.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from blocks.resources.image import ImageFormat
 from blocks.resources.request import InjectedFile
 
 _LIMITS = Limits(memory_bytes=1024**3, cpu_s=60)
-_NOISE = ("debugfs 1", "debugfs: ", "mkdir: Ext2 directory already exists", "rm: File not found")
+#: What debugfs says where all is well.
+_NOISE = ("debugfs 1", "rm: File not found")
+_COMMAND_LINE = re.compile(r"^debugfs: stat .*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,12 @@ class _Guest:
         if not wanted:
             return
         lines: list[str] = []
+        there = self._existing_folders(wanted)
         for number, placed in enumerate(wanted):
             (self._folder / f"in{number}").write_bytes(placed.content)
-            lines += _write_commands(placed, f"in{number}")
-        said = self._debugfs(lines, "-w")
+            lines += _write_commands(placed, f"in{number}", there)
+            there |= set(placed.path.parents)
+        _out, said = self._debugfs(lines, "-w")
         for placed in wanted:
             if not self.has(placed):
                 raise InvalidRequest(
@@ -138,6 +143,41 @@ class _Guest:
                     hint="is there a directory in its place, or no room left?",
                     details=said,
                 )
+        self._check()
+
+    def _existing_folders(self, wanted: Sequence[_Placed]) -> set[PurePosixPath]:
+        """Which of the directories that the files need are there.
+
+        It has to be known: debugfs's `mkdir` of a directory that is there frees a block that
+        is in use (e2fsprogs 1.47.0).
+        """
+        folders = sorted({folder for placed in wanted for folder in placed.path.parents})
+        out, _complaints = self._debugfs(f"stat {_quoted(f'{folder}/.')}" for folder in folders)
+        # debugfs repeats each command before its answer.
+        answers = _COMMAND_LINE.split(out)[1:]
+        if len(answers) != len(folders):
+            raise HostFault("debugfs gave an answer that cannot be read")
+        return {
+            folder
+            for folder, answer in zip(folders, answers, strict=True)
+            if "Type: directory" in answer
+        }
+
+    def _check(self) -> None:
+        """The whole file system must be consistent, after what was written."""
+        done = run(
+            *("e2fsck", "-f", "-n", self._image),
+            cwd=self._folder,
+            limits=_LIMITS,
+            ok_codes=range(256),
+            timeout_s=600,
+        )
+        if done.returncode != 0:
+            raise HostFault(
+                "the guest's file system is not consistent, so nothing was injected",
+                hint="check the image with e2fsck",
+                details=done.stdout.splitlines()[:20],
+            )
 
     def authorized_keys(self, user: str, keys: Sequence[str], replace: bool) -> _Placed:
         """The user's authorized_keys as it shall be."""
@@ -169,8 +209,8 @@ class _Guest:
             return None, b""
         return out.stat(), out.read_bytes()
 
-    def _debugfs(self, lines: Iterable[str], *options: str) -> list[str]:
-        """Run debugfs; what it complained of. It ends with 0 whatever happens."""
+    def _debugfs(self, lines: Iterable[str], *options: str) -> tuple[str, list[str]]:
+        """Run debugfs; what it said, and complained of. It ends with 0 whatever happens."""
         done = run(
             "debugfs",
             *options,
@@ -182,17 +222,22 @@ class _Guest:
         complaints = [line for line in done.stderr.splitlines() if line]
         if any("while opening filesystem" in line or "Bad magic" in line for line in complaints):
             raise HostFault(f"debugfs cannot open the file system: {complaints[-1]}")
-        return [line for line in complaints if not line.startswith(_NOISE)]
+        return done.stdout, [line for line in complaints if not line.startswith(_NOISE)]
 
 
-def _write_commands(placed: _Placed, source: str) -> list[str]:
-    """Make the directories, remove what is there, write, set mode and owner.
+def _write_commands(placed: _Placed, source: str, there: set[PurePosixPath]) -> list[str]:
+    """Make the directories that are not there, remove the old file, write, set mode and owner.
 
     Only `cd` and single names: debugfs's `write` takes a path for a name.
     """
     lines = ["cd /"]
+    folder = PurePosixPath("/")
     for part in placed.path.parent.parts[1:]:
-        lines += [f"mkdir {_quoted(part)}", f"cd {_quoted(f'./{part}')}"]
+        folder /= part
+        if folder not in there:
+            lines.append(f"mkdir {_quoted(part)}")
+        # `cd` follows a link (/lib of today's Debian) only where it is not the last name.
+        lines.append(f"cd {_quoted(f'./{part}/.')}")
     if placed.private_folder:
         lines += _set_fields(".", 0o040700, placed)
     name = placed.path.name
