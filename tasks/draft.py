@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from blocks.resources import VmRequest
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 _LONGEST_VALUE = 60
 
@@ -62,6 +64,19 @@ def describe_all(model: type[BaseModel], form: Mapping[str, Any]) -> list[str]:
     except ValidationError as error:
         return [describe(finding) for finding in error.errors(include_url=False)]
     return []
+
+
+def valid_part(model: type[AnyModel], form: Mapping[str, Any]) -> AnyModel | None:
+    """A form without the fields that are wrong; None where what is left is no request."""
+    try:
+        return model.model_validate(form)
+    except ValidationError as error:
+        wrong = {str(finding["loc"][0]) for finding in error.errors()}
+    rest = {field: value for field, value in form.items() if field not in wrong}
+    try:
+        return model.model_validate(rest)
+    except ValidationError:
+        return None
 
 
 def describe(finding: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

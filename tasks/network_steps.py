@@ -24,7 +24,7 @@ from blocks.resources import (
 )
 from blocks.state import Build, Caller, StateStore
 from tasks.access import identify
-from tasks.draft import describe_all
+from tasks.draft import describe_all, valid_part
 from tasks.network_build import NETWORK, planned_subnet
 from tasks.network_request import problems
 
@@ -44,8 +44,9 @@ def validate_network(build: Build, form: dict[str, Any], store: StateStore) -> s
     if caller.role == "reader":
         raise Denied("a reader may not create a network", hint="use credentials of a member")
     wrong = describe_all(NetworkRequest, form)
-    if not wrong:
-        wrong = problems(NetworkRequest.model_validate(form), caller, store)
+    request = valid_part(NetworkRequest, form)
+    if request is not None:
+        wrong += problems(request, caller, store)
     if len(wrong) == 1:
         raise InvalidRequest(wrong[0])
     if wrong:
