@@ -200,6 +200,10 @@ def ensure_bridge(ipr: IPRoute, name: str, alias: str, mtu: int) -> Link:
         br_mcast_snooping=0,
         br_nf_call_iptables=1,
     )
+    if link.details.get("IFLA_BR_NF_CALL_IPTABLES") != 1:
+        ipr.link("set", index=link.index, kind="bridge", br_nf_call_iptables=1)
+        words = ["ip", "link", "set", name, "type", "bridge", "nf_call_iptables", "1"]
+        changes.record(f"Made {name} show its frames to nftables", words)
     namespaces.without_ipv6(name)
     settle(ipr, link, mtu=mtu)
     return need(ipr, name)
