@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from blocks.errors import HostFault
@@ -131,10 +132,11 @@ def serve_metadata(
 
     Here Neutron's metadata agent proxies to Nova (`neutron.agent.metadata.agent`).
     """
+    served = {PurePosixPath(path).name: content for path, content in metadata.items()}
     for binding in bindings:
-        fabric.put_metadata(binding, metadata)
+        fabric.put_metadata(binding, served)
         fabric.serve_metadata(binding.network)
-    return sorted(metadata)
+    return sorted(served)
 
 
 def unplug_taps(ports: list[Port], fabric: NetworkFabric) -> None:

@@ -44,6 +44,8 @@ class VmBuild:
         build: The recorded build.
     """
 
+    world: World
+
     def __init__(self, world: World, build: Build) -> None:
         self.world = world
         self.build_id = build.id
