@@ -52,8 +52,8 @@ umask 022
 # The networks come up while the login server starts. Interfaces that network_data.json gives
 # a fixed address get that; the others ask DHCP.
 configure() {
-    while read -r verb mac first second third; do
-        [ "$mac" = "$2" ] || continue
+    while read -r verb whose first second third; do
+        [ "$whose" = "$2" ] || continue
         case $verb in
         mtu) ip link set "$1" mtu "$first" ;;
         address) ip addr add "$first/$second" brd + dev "$1" && say "static $1 $first/$second" ;;
