@@ -1,0 +1,88 @@
+"""The guest specification: everything about a domain, before it is XML (step 24)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from blocks.resources import ImageFormat
+from blocks.resources.base import HostName, MacAddress, Resource
+
+#: The config drive's device; volumes begin at vdb and are 16 at most, so they never meet.
+CONFIG_DRIVE_DEVICE = "vdz"
+
+
+class DiskSpec(Resource):
+    """A disk of the guest.
+
+    Attributes:
+        target: The device name (`vda`).
+        serial: What the guest finds in `/sys/block/DEV/serial`; 20 characters at most.
+        alias: The device's id in libvirt and QEMU (`ua-...`).
+    """
+
+    path: Path
+    format: ImageFormat
+    target: str = Field(pattern=r"^vd[a-z]$")
+    alias: str = Field(pattern=r"^ua-[A-Za-z0-9_-]+$")
+    serial: str | None = Field(default=None, max_length=20)
+    readonly: bool = False
+
+
+class InterfaceSpec(Resource):
+    """A network interface of the guest, on a tap that is there already (step 36)."""
+
+    tap: str = Field(max_length=15)
+    mac: MacAddress
+    mtu: int = Field(ge=68, le=65535)
+    alias: str = Field(pattern=r"^ua-[A-Za-z0-9_-]+$")
+
+
+class CpuSpec(Resource):
+    """The guest's processor: libvirt's mode, and the model where the mode is `custom`."""
+
+    mode: Literal["custom", "host-model", "host-passthrough", "maximum"]
+    model: str | None = None
+
+
+class GuestSpec(Resource):
+    """A guest as the hypervisor takes it (Nova's LibvirtConfigGuest).
+
+    Attributes:
+        created_at: When the instance was recorded; part of the domain's mark.
+        accelerator: `kvm`, or `tcg` (QEMU's own emulation).
+        disks: The root disk first.
+        rng: Where virtio-rng gets its bytes: QEMU itself, or /dev/urandom.
+        panic_device: Whether a panic of the guest's kernel becomes the state `crashed`.
+        spare_ports: Free PCIe root ports, each for one device plugged in later.
+    """
+
+    instance_id: str
+    tenant_id: str
+    site: str
+    name: HostName
+    domain: str
+    generation: int
+    created_at: datetime
+    accelerator: Literal["kvm", "tcg"]
+    emulator: Path
+    machine: str
+    cpu: CpuSpec
+    vcpus: int = Field(ge=1)
+    ram_mib: int = Field(ge=1)
+    disks: tuple[DiskSpec, ...] = Field(min_length=1)
+    interfaces: tuple[InterfaceSpec, ...] = ()
+    console_log: Path
+    rng: Literal["builtin", "urandom"] = "builtin"
+    panic_device: bool = True
+    spare_ports: int = Field(default=4, ge=0, le=16)
+
+
+class BackingFile(Resource):
+    """A file below a disk: the base image of an overlay."""
+
+    path: Path
+    format: ImageFormat

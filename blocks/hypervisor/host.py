@@ -1,0 +1,234 @@
+"""This host's libvirt: what it can do, guests composed for it, and their lives."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import libvirt
+from lxml import etree
+
+from blocks.errors import HostFault, InvalidRequest
+from blocks.hypervisor import console, controls, port_rates
+from blocks.hypervisor.capabilities import (
+    ARCHITECTURE,
+    MACHINE,
+    Capabilities,
+    cgroup_controllers,
+    node,
+    read_capabilities,
+    unusual_kvm_device,
+)
+from blocks.hypervisor.connection import Connection
+from blocks.hypervisor.disk_chain import backing_chain
+from blocks.hypervisor.domain_xml import compose_domain
+from blocks.hypervisor.domains import Domains
+from blocks.hypervisor.guest import GuestSpec
+from blocks.hypervisor.identity import qemu_identity
+from blocks.hypervisor.specify import specify
+from blocks.resources import FlavorLimits, Instance, PortBinding, Volume
+
+T = TypeVar("T")
+
+_SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+
+
+class LibvirtHost(Domains):
+    """The hypervisor of a host; connects when it is first used, and may be shared by threads.
+
+    Args:
+        uri: libvirt's connection URI.
+        accelerator: `auto`, or `kvm` or `tcg`, which insist.
+        site: Whose domains are touched: those with this site's mark.
+    """
+
+    def __init__(
+        self, uri: str = "qemu:///system", accelerator: str = "auto", site: str = "0000"
+    ) -> None:
+        super().__init__(Connection(uri), site)
+        self._wanted = accelerator
+        self._capabilities: Capabilities | None = None
+        self._lock = threading.Lock()
+
+    def capabilities(self) -> Capabilities:
+        """What libvirt and QEMU offer here; asked once."""
+        with self._lock:
+            if self._capabilities is None:
+                self._capabilities = read_capabilities(self.connection, self._wanted)
+            return self._capabilities
+
+    def features(self) -> dict[str, Any]:
+        """What the scheduler's image filter may ask for, and what a person may want to know.
+
+        Returns:
+            `accelerator`, `architectures`, `machines`, `cpu_models`, `max_vcpus`, `libvirt`
+            and `qemu` (versions), `cgroup_controllers`, `advice` (what makes this host
+            slow, with the remedy).
+        """
+        known = self.capabilities()
+        slow = unusual_kvm_device(*qemu_identity())
+        return {
+            "accelerator": known.accelerator,
+            "architectures": [ARCHITECTURE],
+            "machines": sorted(known.machines),
+            "cpu_models": sorted(known.cpu_models),
+            "max_vcpus": known.max_vcpus,
+            "libvirt": known.libvirt,
+            "qemu": known.qemu,
+            "cgroup_controllers": sorted(cgroup_controllers()),
+            "advice": [slow] if slow else [],
+        }
+
+    def totals(self) -> tuple[int, int]:
+        """The host's processors, and its memory in MiB."""
+        return node(self.connection)
+
+    def load(self) -> float:
+        """The load average of the last minute (of all processors together)."""
+        return os.getloadavg()[0]
+
+    def qemu_identity(self) -> tuple[int, int]:
+        """The user and group (uid, gid) that QEMU runs as."""
+        return qemu_identity()
+
+    def guest_spec(
+        self,
+        instance: Instance,
+        bindings: Sequence[PortBinding],
+        volumes: Sequence[Volume],
+        directory: Path,
+        *,
+        machine: str = MACHINE,
+        cpu_model: str | None = None,
+    ) -> GuestSpec:
+        """The specification of an instance's guest, checked against what this host can do.
+
+        Nova does it in `LibvirtDriver._get_guest_config`.
+
+        Args:
+            instance: The instance, with its flavor.
+            bindings: Its ports in order, with MAC address, tap and network.
+            volumes: Its data volumes, with their paths.
+            directory: The instance's directory.
+            machine: The machine type.
+            cpu_model: A model that libvirt knows, or `maximum`; none means the quickest
+                one here: the host's own with KVM, `qemu64` under emulation.
+
+        Raises:
+            Unsupported: This host lacks something; the message names it.
+            Conflict: A port or volume is not complete yet.
+        """
+        controls.check(instance.flavor.limits)
+        return specify(
+            self.capabilities(),
+            self.site,
+            instance,
+            bindings,
+            volumes,
+            directory,
+            machine,
+            cpu_model,
+        )
+
+    def compose(self, spec: GuestSpec) -> str:
+        """The domain's XML; the disks must be there, as their backing files are read.
+
+        Raises:
+            HostFault: A disk is not there.
+            UnsafeImage: What lies below a disk does not say its format.
+        """
+        return compose_domain(spec, {disk.target: backing_chain(disk) for disk in spec.disks})
+
+    def validate(self, xml: str) -> None:
+        """Check a definition by libvirt's schema, and by QEMU's driver without defining it.
+
+        Raises:
+            InvalidRequest: It breaks the schema.
+            Unsupported: This QEMU cannot do it.
+            HostFault: libvirt's driver refuses it.
+        """
+        document = etree.fromstring(xml.encode())
+        if _SCHEMA.exists():
+            schema = etree.RelaxNG(etree.parse(_SCHEMA))
+            if not schema.validate(document):
+                findings = [f"line {one.line}: {one.message}" for one in schema.error_log]
+                raise InvalidRequest(
+                    f"the domain's XML breaks libvirt's schema: {findings[0]}", details=findings
+                )
+        self.connection.call(
+            "translate the definition for QEMU", lambda c: c.domainXMLToNative("qemu-argv", xml, 0)
+        )
+
+    def start_paused(self, instance_id: str) -> None:
+        """Start QEMU with the guest's processors stopped, and its ports at their rates.
+
+        QEMU's start puts a fresh queue on each tap, so the rates are set again after it.
+        """
+        super().start_paused(instance_id)
+        self._set_rates(instance_id)
+
+    def undefine(self, instance_id: str) -> None:
+        """Stop a guest if it runs, make libvirt forget it, and lift its ports' rates."""
+        xml = self.definition(instance_id)
+        super().undefine(instance_id)
+        port_rates.forget(self.site, instance_id, controls.taps_of(xml) if xml else ())
+
+    def apply_controls(self, instance_id: str, limits: FlavorLimits) -> None:
+        """Set what the flavor limits: processor, memory, disks, network.
+
+        Before the start it goes into the definition, on a running guest also into effect;
+        the network's rates are in effect at once. The taps must be there.
+
+        Raises:
+            Unsupported: The flavor asks for a limit that this host cannot set.
+            HostFault: There is no such domain.
+        """
+        controls.check(limits)
+        self._with(instance_id, "set the limits", lambda domain: controls.apply(domain, limits))
+        self._set_rates(instance_id)
+
+    def controls(self, instance_id: str) -> dict[str, Any]:
+        """A guest's limits as libvirt and the kernel tell them; see `controls.read`.
+
+        Raises:
+            HostFault: There is no such domain.
+        """
+        return self._with(instance_id, "read the limits", controls.read)
+
+    def watch_console(
+        self,
+        instance_id: str,
+        log: Path,
+        wanted: Sequence[re.Pattern[bytes]],
+        failing: Sequence[re.Pattern[bytes]],
+        timeout_s: float,
+    ) -> console.ConsoleEvent:
+        """Wait until a guest says one of several things; see `console.watch_console`.
+
+        Raises:
+            GuestFault: It fails, ends, or says nothing of it in time.
+        """
+        return console.watch_console(
+            log, wanted, failing, timeout_s, lambda: self.state(instance_id) == "running"
+        )
+
+    def _set_rates(self, instance_id: str) -> None:
+        taps, kib_s = self._with(instance_id, "read the ports", controls.ports)
+        if kib_s is not None:
+            for tap in taps:
+                port_rates.limit(self.site, instance_id, tap, kib_s)
+
+    def _with(self, instance_id: str, what: str, operation: Callable[[libvirt.virDomain], T]) -> T:
+        """Do something with a domain that must be there."""
+
+        def run(conn: libvirt.virConnect) -> T:
+            domain = self._find(conn, instance_id)
+            if domain is None:
+                raise HostFault(f"libvirt knows no domain of the instance {instance_id}")
+            return operation(domain)
+
+        return self.connection.call(f"{what} of {instance_id}", run)
