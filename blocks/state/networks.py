@@ -349,7 +349,10 @@ def _segment(session: Session, network: Network) -> int:
         session.scalars(select(SegmentRow.segment_id).where(SegmentRow.type == network.type.value))
     )
     if network.segment_id is None:
-        return next(number for number in range(1, MAX_VNI + 1) if number not in used)
+        # At random, as another site on this host gives out the same kernel's VNIs.
+        while (number := 1 + secrets.randbelow(MAX_VNI)) in used:
+            pass
+        return number
     if network.segment_id in used:
         raise Conflict(f"the {network.type.value} segment {network.segment_id} is taken")
     return network.segment_id
