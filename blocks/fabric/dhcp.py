@@ -84,9 +84,8 @@ class Dhcp:
             config = self._config(network, subnet, port)
             if files.write(self._config_path(network.id), config.encode()):
                 server.stop()
-            if server.pid() is None:
-                words = ["dnsmasq", server.token]
-                namespaces.run_in(namespace, lambda: commands.run(*words))
+            words = ["dnsmasq", server.token]
+            if server.ensure(lambda: namespaces.run_in(namespace, lambda: commands.run(*words))):
                 changes.record(
                     f"Started dnsmasq in {namespace}", ["ip", "netns", "exec", namespace, *words]
                 )

@@ -11,16 +11,13 @@ from __future__ import annotations
 from blocks import changes, commands, marks
 from blocks.errors import InvalidRequest
 from blocks.fabric import firewall_rules, nft, nft_words
-from blocks.fabric.firewall_rules import PASS, Rule
-from blocks.fabric.firewall_tables import Tables, fill, tables_of
+from blocks.fabric.firewall_rules import Rule
+from blocks.fabric.firewall_tables import Chains, Tables, fill, tables_of
 from blocks.fabric.nft import Json
 from blocks.fabric.site import Site
 from blocks.resources import Network, Port, PortBinding
 
 _LOCK = "firewall"
-#: Table, name and rules of each chain of a port.
-Chains = list[tuple[Json, str, list[Rule]]]
-
 _KINDS = ("guard", "egress", "ingress")
 
 
@@ -48,16 +45,16 @@ class Firewall:
         tables = self._tables()
         chains = _chains(tables, binding)
         with self._site.locked(_LOCK):
-            before = [_comments(table, name) for table, name, _ in chains]
-            # Applied even if nothing differs: it mends what of the shared part is amiss.
-            nft.apply(_transaction(tables, binding, chains))
-        if before == [[rule.comment for rule in rules] for _, _, rules in chains]:
+            amiss = _amiss(chains)
+            known = amiss != chains
+            nft.apply(_transaction(tables, binding, amiss))
+        if not amiss:
             return
         changes.record(
-            f"Applied {sum(len(rules) for _, _, rules in chains)} firewall rules to {port.tap}",
-            "\n".join(_typed(table, name, rule) for table, name, rules in chains for rule in rules),
+            f"Applied {sum(len(rules) for _, _, rules in amiss)} firewall rules to {port.tap}",
+            "\n".join(line for chain in amiss for line in _typed(*chain)),
         )
-        if any(rules is not None for rules in before):
+        if known:
             _cut_connections(_zone(tables, port), port)
 
     def unprotect(self, port: Port) -> None:
@@ -186,31 +183,47 @@ def _without_chain(table: Json, name: str) -> list[Json]:
 
 
 def _differences(tables: Tables, binding: PortBinding, chains: Chains) -> list[str]:
-    shared = [(chain.table, chain.name, list(chain.rules)) for chain in tables.chains()]
-    shared.append((tables.stateful, PASS, tables.passing()))
-    wrong = []
-    for table, name, rules in [*shared, *chains]:
-        there = _comments(table, name)
-        if there is None:
-            wrong.append(f"the chain {table['family']} {table['table']} {name} is not there")
-        elif there != [rule.comment for rule in rules]:
-            wrong.append(f"the chain {table['family']} {table['table']} {name} says {there}")
+    wrong = [
+        f"the chain {table['family']} {table['table']} {name} does not say what it should"
+        for table, name, _ in _amiss([*tables.shared(), *chains])
+    ]
     members = tables.members(binding.port)
     if not binding.network.physical_bridge:
         members.append(tables.zone_member(binding.network))
-    for table, name, member in members:
-        if member not in nft.elements(table, name, "set" if isinstance(member, str) else "map"):
-            wrong.append(f"{member} is not in {table['family']} {table['table']} {name}")
-    return wrong
+    return wrong + [
+        f"{member} is not in {table['family']} {table['table']} {name}"
+        for table, name, member in members
+        if not _has(table, name, member)
+    ]
 
 
-def _transaction(tables: Tables, binding: PortBinding, chains: Chains) -> list[Json]:
-    batch = [*tables.commands(), *tables.zone(binding.network)]
-    for table, name, rules in chains:
+def _transaction(tables: Tables, binding: PortBinding, amiss: Chains) -> list[Json]:
+    """The commands for what is amiss.
+
+    What is right is left out: to replace a rule or to touch a hook makes the kernel wait
+    until no packet is under way in it (some 15 ms on a busy host), to add does not.
+    """
+    batch = tables.commands() if _amiss(tables.shared()) else []
+    if not _has(*tables.zone_member(binding.network)):
+        batch += tables.zone(binding.network)
+    for table, name, rules in amiss:
         batch += [nft.add_chain(table, name), *fill(table, name, rules)]
     for table, name, member in tables.members(binding.port):
         batch.append(nft.add_elements(table, name, [member]))
     return batch
+
+
+def _amiss(chains: Chains) -> Chains:
+    """Those of the chains that are not in the kernel with exactly these rules."""
+    return [
+        (table, name, rules)
+        for table, name, rules in chains
+        if _comments(table, name) != [rule.comment for rule in rules]
+    ]
+
+
+def _has(table: Json, name: str, member: object) -> bool:
+    return member in nft.elements(table, name, "set" if isinstance(member, str) else "map")
 
 
 def _comments(table: Json, chain: str) -> list[str] | None:
@@ -240,6 +253,9 @@ def _cut_connections(zone: int, port: Port) -> None:
             commands.run(*words, ok_codes=(0, 1))
 
 
-def _typed(table: Json, chain: str, rule: Rule) -> str:
-    text = nft_words.rule(rule.statements)
-    return f"nft add rule {table['family']} {table['table']} {chain} {text}"
+def _typed(table: Json, chain: str, rules: list[Rule]) -> list[str]:
+    where = f"{table['family']} {table['table']} {chain}"
+    return [
+        f"nft add chain {where}",
+        *(f"nft add rule {where} {nft_words.rule(rule.statements)}" for rule in rules),
+    ]

@@ -23,6 +23,9 @@ from blocks.fabric.firewall_rules import PASS, Rule
 from blocks.fabric.nft import ACCEPT, DROP, Json
 from blocks.resources import Network, Port
 
+#: Table, name and rules of chains.
+Chains = list[tuple[Json, str, list[Rule]]]
+
 _RAW, _MANGLE, _EARLY, _FILTER = -300, -150, -200, 0
 
 
@@ -104,6 +107,11 @@ class Tables:
             BaseChain(s, "leaving", "prerouting", _MANGLE, tuple(egress)),
             BaseChain(s, "arriving", "forward", _FILTER, tuple(ingress)),
         ]
+
+    def shared(self) -> Chains:
+        """Table, name and rules of all chains that do not belong to one port."""
+        hooked: Chains = [(chain.table, chain.name, list(chain.rules)) for chain in self.chains()]
+        return [*hooked, (self.stateful, PASS, self.passing())]
 
     def commands(self) -> list[Json]:
         """The commands that make the shared part, or leave it as it is."""

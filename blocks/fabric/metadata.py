@@ -38,17 +38,15 @@ class Metadata:
         with self._site.locked(network.id):
             self._documents(network.id)
             server = self.server(network.id)
-            if server.pid() is not None:
-                return
             namespace = marks.dhcp_namespace(network.id)
             # Isolated (-I) and without site-packages (-S): 15 ms until it listens.
             script = metadata_server.__file__
             words = [sys.executable, "-I", "-S", script, server.token, str(server.pid_file)]
-            namespaces.run_in(namespace, lambda: commands.run(*words))
-            changes.record(
-                f"Started the metadata server in {namespace}",
-                ["ip", "netns", "exec", namespace, *words],
-            )
+            if server.ensure(lambda: namespaces.run_in(namespace, lambda: commands.run(*words))):
+                changes.record(
+                    f"Started the metadata server in {namespace}",
+                    ["ip", "netns", "exec", namespace, *words],
+                )
 
     def stop(self, network: Network) -> None:
         """Stop the network's metadata server, remove all documents; already gone is fine."""

@@ -44,7 +44,9 @@ class Ports:
             tap = links.ensure_tap(ipr, name, alias, owner_uid)
             links.settle(ipr, tap, mtu=network.mtu, bridge=bridge)
 
-        with_links(None, make)
+        # The lock keeps the bridge from being removed, as one without ports, in between.
+        with self._site.locked(network.id):
+            with_links(None, make)
 
     def unplug(self, port: Port) -> None:
         """Delete a port's tap; already gone is fine."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,17 +50,44 @@ class Server:
             signal.pidfd_send_signal(handle, number)
             return True
 
-    def stop(self) -> bool:
-        """Stop it and wait until it is gone; already gone is fine.
+    def ensure(self, start: Callable[[], object]) -> bool:
+        """Have it run, by starting it where it does not.
+
+        A process that was killed while it started the server may leave one behind that
+        is still on its way, without a pid file: that one is stopped first, also if it
+        only shows itself by being in the way.
 
         Returns:
-            Whether it was running.
+            Whether it had to be started.
+
+        Raises:
+            HostFault: It does not start.
+        """
+        if self.pid() is not None:
+            return False
+        while True:
+            self.stop()
+            try:
+                start()
+            except HostFault:
+                if not having(self.token):
+                    raise
+            else:
+                return True
+
+    def stop(self) -> bool:
+        """Stop it, and any other that was started for the same; wait until they are gone.
+
+        Returns:
+            Whether one was running.
 
         Raises:
             HostFault: It does not even die of SIGKILL.
         """
-        pid = self._written()
-        stopped = pid is not None and stop(pid, self.token)
+        stopped = False
+        while pids := having(self.token):
+            for pid in pids:
+                stopped = stop(pid, self.token) or stopped
         self.pid_file.unlink(missing_ok=True)
         return stopped
 
@@ -92,6 +119,12 @@ def stop(pid: int, token: str) -> bool:
             if select.select([handle], [], [], _STOP_TIMEOUT_S)[0]:
                 return True
     raise HostFault(f"the process {pid} does not end", hint=f"look at /proc/{pid}")
+
+
+def having(token: str) -> list[int]:
+    """The pids of the processes that have this argument."""
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if token in command_line(pid)]
 
 
 def command_line(pid: int) -> list[str]:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Literal
 
 from blocks import marks
 from blocks.fabric import NetworkFabric, namespaces, run_in
@@ -150,7 +151,7 @@ class Wire:
         while (left := end - time.monotonic()) > 0:
             if select.select([self.raw], [], [], left)[0]:
                 data, about = self.raw.recvfrom(65536)
-                if about[2] == socket.PACKET_OUTGOING:  # type: ignore[attr-defined]
+                if about[2] == socket.PACKET_OUTGOING:
                     continue
                 frames.append(data)
                 if wanted in data:
@@ -181,20 +182,27 @@ class Lab:
         realize: bool = True,
         kind: NetworkType = NetworkType.LOCAL,
         dhcp: bool = True,
-        zone: int | None = None,
-        **fields: object,
+        segment_id: int | None = None,
+        mtu: int = 1500,
+        external: bool = False,
+        outside: Literal["closed", "uplink", "bridge"] = "closed",
+        physical_bridge: str | None = None,
     ) -> Net:
         """A network; `.1` is its gateway and `.2` its DHCP server."""
         hosts = IPv4Network(cidr)
-        known = {
-            "id": str(uuid.uuid4()),
-            "tenant_id": "t",
-            "name": "net",
-            "type": kind,
-            "zone": zone or next(_zones),
-            "anchor_host": "lab",
-        }
-        network = Network.model_validate({**known, **fields})
+        network = Network(
+            id=str(uuid.uuid4()),
+            tenant_id="t",
+            name="net",
+            type=kind,
+            segment_id=segment_id,
+            mtu=mtu,
+            external=external,
+            outside=outside,
+            physical_bridge=physical_bridge,
+            zone=next(_zones),
+            anchor_host="lab",
+        )
         subnet = Subnet(
             id=str(uuid.uuid4()),
             network_id=network.id,
@@ -214,10 +222,11 @@ class Lab:
         *,
         kind: NetworkType = NetworkType.LOCAL,
         dhcp: bool = True,
-        **fields: object,
+        segment_id: int | None = None,
+        mtu: int = 1500,
     ) -> Net:
         """A network with its DHCP namespace."""
-        net = self.net(cidr, kind=kind, dhcp=dhcp, **fields)
+        net = self.net(cidr, kind=kind, dhcp=dhcp, segment_id=segment_id, mtu=mtu)
         self.fabric.serve_dhcp(net.network, net.subnet, net.dhcp_port)
         return net
 

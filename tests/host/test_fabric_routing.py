@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -36,9 +37,9 @@ def guest(lab: Lab, net: Net, last: int, via: int | None = 1) -> Guest:
     return made
 
 
-def outside_of(lab: Lab, outside: str = "closed", cidr: str = "198.51.100.0/24") -> Net:
+def outside_of(lab: Lab, outside: Literal["closed", "uplink"] = "closed") -> Net:
     """An external network with its far end."""
-    net = lab.net(cidr, external=True, outside=outside)
+    net = lab.net("198.51.100.0/24", external=True, outside=outside)
     lab.fabric.realize_outside(net.network, net.subnet)
     return net
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,18 +197,14 @@ def test_what_is_left_is_found_by_its_marks_and_removed(lab: Lab) -> None:
     assert world(lab) == before
 
 
-def test_a_pid_file_with_anothers_pid_stops_nobody(lab: Lab) -> None:
+def test_a_pid_file_with_anothers_pid_stops_nobody_but_the_server(lab: Lab) -> None:
     net = lab.served()
     bystander = subprocess.Popen(["sleep", "600"])
     try:
         path = lab.directory / "networks" / net.network.id / "dhcp" / "dnsmasq.pid"
-        real = int(path.read_text())
         path.write_text(f"{bystander.pid}\n")
         lab.fabric.stop_dhcp(net.network)
         assert bystander.poll() is None
-        (left,) = [found for found in lab.fabric.inventory() if found.kind == "process"]
-        assert left.detail == f"pid {real}"
-        lab.fabric.remove(left)
         assert not [found for found in lab.fabric.inventory() if found.kind == "process"]
     finally:
         bystander.kill()
@@ -240,3 +238,91 @@ def test_a_namespace_of_another_site_is_a_conflict(lab: Lab) -> None:
         assert not [found for found in lab.fabric.inventory() if found.kind == "namespace"]
     finally:
         ip("netns", "delete", name)
+
+
+def test_threads_and_a_running_event_loop_are_no_hindrance(lab: Lab) -> None:
+    """Many ports at once, from threads of a process whose event loop runs (as Prefect's does)."""
+    net = lab.served()
+    bindings = [lab.binding(net, last) for last in range(20, 36)]
+
+    def port(binding: PortBinding) -> list[str]:
+        lab.fabric.realize_segment(net.network)
+        lab.fabric.serve_dhcp(net.network, net.subnet, net.dhcp_port)
+        lab.fabric.reserve(binding)
+        lab.fabric.serve_metadata(net.network)
+        lab.fabric.put_metadata(binding, {"meta_data.json": b"{}"})
+        lab.fabric.plug(binding, None)
+        lab.fabric.protect(binding)
+        return lab.fabric.prove(binding)
+
+    async def many() -> list[list[str]]:
+        assert port(bindings[0]) == []
+        return await asyncio.gather(*(asyncio.to_thread(port, each) for each in bindings[1:]))
+
+    assert asyncio.run(many()) == [[]] * (len(bindings) - 1)
+    found = lab.fabric.inventory()
+    assert len([each for each in found if each.kind == "process"]) == 2
+    assert {each.owner for each in found if each.kind == "nft"} == {
+        binding.port.id for binding in bindings
+    }
+
+
+KILLED = """
+import os, sys, threading
+from pathlib import Path
+from blocks.fabric import NetworkFabric
+from blocks.resources import Network, Port, PortBinding, Subnet
+directory, site, after_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
+network, subnet, dhcp_port, binding = (
+    kind.model_validate_json(sys.stdin.readline()) for kind in (Network, Subnet, Port, PortBinding)
+)
+fabric = NetworkFabric(Path(directory), site, "lab")
+threading.Timer(after_s, lambda: os._exit(9)).start()
+while True:
+    fabric.realize_segment(network)
+    fabric.serve_dhcp(network, subnet, dhcp_port)
+    fabric.reserve(binding)
+    fabric.serve_metadata(network)
+    fabric.plug(binding, None)
+    fabric.protect(binding)
+    fabric.unprotect(binding.port)
+    fabric.unplug(binding.port)
+    fabric.stop_metadata(network)
+    fabric.release(binding.port)
+    fabric.stop_dhcp(network)
+    fabric.remove_segment(network)
+"""
+
+
+def test_a_process_killed_anywhere_leaves_what_do_and_undo_cope_with(lab: Lab) -> None:
+    net = lab.net(realize=False)
+    binding = lab.binding(net, 11)
+    lab.ids = [net.network.id]
+    before = world(lab)
+    records = (net.network, net.subnet, net.dhcp_port, binding)
+    for number in range(8):
+        words = [str(lab.directory / "networks"), lab.site, str(0.05 + 0.037 * number)]
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, *words],
+            input="\n".join(record.model_dump_json() for record in records),
+            text=True,
+            check=False,
+        )
+        assert killed.returncode == 9
+        if number % 2:
+            lab.fabric.realize_segment(net.network)
+            lab.fabric.serve_dhcp(net.network, net.subnet, net.dhcp_port)
+            lab.fabric.reserve(binding)
+            lab.fabric.serve_metadata(net.network)
+            lab.fabric.put_metadata(binding, {"meta_data.json": b"{}"})
+            lab.fabric.plug(binding, None)
+            lab.fabric.protect(binding)
+            assert lab.fabric.prove(binding) == []
+        lab.fabric.unprotect(binding.port)
+        lab.fabric.unplug(binding.port)
+        lab.fabric.stop_metadata(net.network)
+        lab.fabric.release(binding.port)
+        lab.fabric.stop_dhcp(net.network)
+        assert lab.fabric.remove_segment(net.network)
+        assert world(lab) == before
+        assert lab.fabric.inventory() == []
