@@ -111,9 +111,7 @@ def unusual_kvm_device(uid: int, gid: int) -> str | None:
     except FileNotFoundError:
         return None
     mode = stat.S_IMODE(found.st_mode)
-    # libvirt looks with all groups of the user, as QEMU will have them.
-    name = _name_of(uid)
-    groups = {gid, *os.getgrouplist(name, gid)} if name else {gid}
+    groups = {gid, *_groups_of(uid)}
     allowed = (
         (mode & 0o006) == 0o006
         or (found.st_gid in groups and (mode & 0o060) == 0o060)
@@ -127,11 +125,13 @@ def unusual_kvm_device(uid: int, gid: int) -> str | None:
     )
 
 
-def _name_of(uid: int) -> str | None:
+def _groups_of(uid: int) -> list[int]:
+    """All groups of a user, as libvirt gives them to QEMU."""
     try:
-        return pwd.getpwuid(uid).pw_name
+        user = pwd.getpwuid(uid)
     except KeyError:
-        return None
+        return []
+    return os.getgrouplist(user.pw_name, user.pw_gid)
 
 
 def read_capabilities(connection: Connection, wanted: str) -> Capabilities:

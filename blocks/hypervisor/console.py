@@ -15,6 +15,8 @@ Pattern = re.Pattern[bytes]
 
 _POLL_S = 0.03
 _ALIVE_EVERY_S = 0.5
+#: How long nothing must have come, for a line without an end to be taken as it is.
+_QUIET_S = 0.25
 _CHUNK = 64 * 1024
 #: A line longer than this is taken for two: a guest can write without ever ending one.
 _LONGEST_LINE = 8192
@@ -73,24 +75,35 @@ class _Follower:
         self._log = log
         self._fd = -1
         self._rest = b""
+        self._rest_is_new = False
+        self._last_growth = time.monotonic()
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def lines(self) -> Iterator[bytes]:
-        """What is new, line by line; the last one has perhaps not ended yet."""
-        fresh = False
+    def lines(self, *, ending: bool = False) -> Iterator[bytes]:
+        """What is new, line by line.
+
+        A last line that has not ended is given once nothing has come for a moment: it is
+        a prompt then, not a line of which half is written.
+
+        Args:
+            ending: Nothing more is waited for: give the last line as it is.
+        """
         while chunk := self._read():
-            fresh = True
+            self._last_growth = time.monotonic()
             *complete, self._rest = (self._rest + chunk).split(b"\n")
+            self._rest_is_new = True
             for line in complete:
                 yield _clean(line)
             if len(self._rest) > _LONGEST_LINE:
                 yield _clean(self._rest)
                 self._rest = b""
-        if fresh and self._rest:
+        quiet = time.monotonic() - self._last_growth >= _QUIET_S
+        if self._rest and self._rest_is_new and (quiet or ending):
+            self._rest_is_new = False
             yield _clean(self._rest)
 
     def _read(self) -> bytes:
@@ -131,8 +144,8 @@ def watch_console(
     """Wait until a guest says one of several things on its serial console.
 
     The log is read from its beginning, so that what was said before the call counts, and
-    the call can be repeated. Lines are matched in their order, an unfinished last line
-    too (a prompt has no end).
+    the call can be repeated. Lines are matched in their order, a last line without
+    an end too, once nothing more comes (a prompt has none).
 
     Args:
         log: The console's log; need not be there yet.
@@ -163,27 +176,27 @@ def _watch(
     stage = "nothing"
     deadline = time.monotonic() + timeout_s
     next_look = time.monotonic()
-    lives = True
+    lives, late = True, False
     while True:
-        for line in follower.lines():
+        for line in follower.lines(ending=late or not lives):
             stage = stage_of(line) or stage
-            for pattern in failing:
-                if pattern.search(line):
-                    raise _fault(f"the guest says: {_text(line)}", log)
+            if any(pattern.search(line) for pattern in failing):
+                raise _fault(f"the guest says: {_text(line)}", log)
             for pattern in wanted:
                 if pattern.search(line):
                     return ConsoleEvent(_text(line), _text(pattern.pattern), stage)
         if not lives:
             raise _fault(f"the guest has ended; its console had come to: {stage}", log)
-        now = time.monotonic()
-        if now > deadline:
+        if late:
             what = f"the guest's console came to: {stage}, and to nothing of what was waited for"
             raise _fault(f"{what}, within {timeout_s:g} s", log)
+        # One more read follows what is found here: for what was said until then.
+        now = time.monotonic()
+        late = now >= deadline
         if now >= next_look:
-            # One more read follows, for what it said between our read and its end.
             lives = alive()
             next_look = now + _ALIVE_EVERY_S
-        if lives:
+        if lives and not late:
             time.sleep(_POLL_S)
 
 
@@ -206,7 +219,7 @@ def milestones(log: Path) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     follower = _Follower(log)
     try:
-        for line in follower.lines():
+        for line in follower.lines(ending=True):
             stage = stage_of(line)
             if stage is not None:
                 found.setdefault(stage, _text(line))
