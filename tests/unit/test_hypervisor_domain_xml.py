@@ -1,0 +1,143 @@
+"""The domain's XML, by libvirt's own schema and by what must be in it."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from blocks.hypervisor.domain_xml import compose_domain
+from blocks.hypervisor.guest import BackingFile, CpuSpec, DiskSpec, GuestSpec, InterfaceSpec
+from blocks.marks import DOMAIN_METADATA_URI
+from blocks.resources import ImageFormat
+
+SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+
+
+def spec(directory: str = "/home/fifty", **changed: object) -> GuestSpec:
+    instance = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+    volume = str(uuid.UUID(int=7))
+    values: dict[str, object] = {
+        "instance_id": instance,
+        "tenant_id": "t1",
+        "site": "a1b2",
+        "name": "web-1",
+        "domain": "fifty-3f2504e0-web-1",
+        "generation": 2,
+        "created_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "accelerator": "tcg",
+        "emulator": Path("/usr/bin/qemu-system-x86_64"),
+        "machine": "q35",
+        "cpu": CpuSpec(mode="custom", model="qemu64"),
+        "vcpus": 2,
+        "ram_mib": 256,
+        "disks": (
+            _disk(f"{directory}/disk.qcow2", "vda", "ua-root"),
+            _disk(f"{directory}/v.qcow2", "vdb", f"ua-volume-{volume}", serial=volume[:20]),
+            _disk(f"{directory}/config.iso", "vdz", "ua-config", ImageFormat.RAW, readonly=True),
+        ),
+        "interfaces": (
+            InterfaceSpec(tap="tap0", mac="fa:16:3e:00:00:01", mtu=1450, alias="ua-port-1"),
+        ),
+        "console_log": Path(directory) / "console.log",
+    }
+    return GuestSpec.model_validate(values | changed)
+
+
+def _disk(
+    path: str,
+    target: str,
+    alias: str,
+    form: ImageFormat = ImageFormat.QCOW2,
+    serial: str | None = None,
+    readonly: bool = False,
+) -> DiskSpec:
+    return DiskSpec(
+        path=Path(path), format=form, target=target, alias=alias, serial=serial, readonly=readonly
+    )
+
+
+BASE = BackingFile(path=Path("/home/fifty/cache/base"), format=ImageFormat.RAW)
+
+
+def tree(guest: GuestSpec) -> etree._Element:
+    return etree.fromstring(compose_domain(guest, {"vda": [BASE]}))
+
+
+@pytest.mark.skipif(not SCHEMA.exists(), reason="libvirt's schema is not installed")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"accelerator": "kvm", "cpu": CpuSpec(mode="host-model")},
+        {"machine": "pc", "panic_device": False, "rng": "urandom", "interfaces": ()},
+        {"cpu": CpuSpec(mode="maximum"), "spare_ports": 0},
+    ],
+)
+def test_the_schema_takes_it(changed: dict[str, object]) -> None:
+    schema = etree.RelaxNG(etree.parse(SCHEMA))
+    assert schema.validate(tree(spec(**changed))), schema.error_log
+
+
+def test_no_file_changes_its_owner() -> None:
+    """Every source, the base's too, has relabel='no'; the chain is closed."""
+    root = tree(spec())
+    sources = root.findall(".//disk//source")
+    assert {source.get("file") for source in sources} == {
+        "/home/fifty/disk.qcow2",
+        "/home/fifty/cache/base",
+        "/home/fifty/v.qcow2",
+        "/home/fifty/config.iso",
+    }
+    for source in sources:
+        label = source.find("seclabel")
+        assert label is not None
+        assert (label.get("model"), label.get("relabel")) == ("dac", "no")
+    below = root.findall(".//disk")[0].find("backingStore")
+    assert below is not None and below.find("backingStore") is not None
+    form = below.find("format")
+    assert form is not None and form.get("type") == "raw"
+
+
+def test_the_mark() -> None:
+    mark = tree(spec()).find(f"metadata/{{{DOMAIN_METADATA_URI}}}instance")
+    assert mark is not None
+    assert (mark.get("site"), mark.get("id"), mark.get("generation")) == (
+        "a1b2",
+        "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+        "2",
+    )
+
+
+def test_equal_guests_equal_text_and_other_guests_another_digest() -> None:
+    assert compose_domain(spec(), {}) == compose_domain(spec(), {})
+
+    def digest(guest: GuestSpec) -> str | None:
+        mark = tree(guest).find(f"metadata/{{{DOMAIN_METADATA_URI}}}instance")
+        return None if mark is None else mark.get("digest")
+
+    assert digest(spec()) != digest(spec(ram_mib=512))
+
+
+def test_what_would_break_out_of_xml_does_not() -> None:
+    hostile = "/home/<&>'\"]]>/x"
+    root = tree(spec(directory=hostile))
+    source = root.find(".//disk/source")
+    assert source is not None and source.get("file") == f"{hostile}/disk.qcow2"
+    assert root.findtext("devices/emulator") == "/usr/bin/qemu-system-x86_64"
+
+
+def test_devices_and_spare_ports() -> None:
+    root = tree(spec())
+    ports = root.findall("devices/controller[@model='pcie-root-port']")
+    assert len(ports) == 3 + 1 + 2 + 4
+    drive = root.findall("devices/disk")[-1]
+    assert drive.find("readonly") is not None
+    assert drive.find("target").get("dev") == "vdz"  # type: ignore[union-attr]
+    log = root.find("devices/serial/log")
+    assert log is not None and log.get("append") == "off"
+    target = root.find("devices/interface/target")
+    assert target is not None and (target.get("dev"), target.get("managed")) == ("tap0", "no")
