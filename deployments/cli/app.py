@@ -88,8 +88,8 @@ def application() -> App:
         app = _app(name) if name else root
         for command, (module, text) in commands.items():
             path = f"deployments.cli.{module}:{command.replace('-', '_')}"
-            group = _SITE if app is root else None
-            app.command(path, name=command, help=text, **({"group": group} if group else {}))
+            options: dict[str, Any] = {"group": _SITE} if app is root else {}
+            app.command(path, name=command, help=text, **options)
         if app is not root:
             app.group = (_THINGS,)
             root.command(app)
@@ -178,7 +178,7 @@ def _unexpected(error: Exception) -> dict[str, Any]:
     log = Path(os.environ.get("FIFTY_HOME", DEFAULT_HOME)) / "logs" / "fifty.log"
     text = "".join(traceback.format_exception(error))
     try:
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.parent.mkdir(mode=0o700, exist_ok=True)
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{datetime.now(UTC).isoformat()} {sys.argv!r}\n{text}\n")
         hint = f"this is a mistake of Fifty Steps; the traceback is in {log}"

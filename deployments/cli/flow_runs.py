@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,7 @@ def connect() -> str:
         NotFound: No server is known.
         Transient: It does not answer.
     """
+    gc.enable()  # turned off for short commands
     url = prefect_settings.prepare(settings(), console=False)
     prefect_settings.require_answer(url)
     return url

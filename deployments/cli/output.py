@@ -63,8 +63,7 @@ def note(line: str) -> None:
 
 def document(value: Any) -> None:  # noqa: ANN401 - any JSON
     """The one JSON document of a `--json` command; control characters are escaped in it."""
-    json.dump(value, sys.stdout, indent=2, default=str)
-    sys.stdout.write("\n")
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], nothing: str) -> None:
