@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ def test_the_whole_life_twice_each(lab: Lab) -> None:
     lab.make_files()
     xml = lab.xml()
     lab.host.validate(xml)
-    story = (
+    story: tuple[tuple[str, Callable[[], None]], ...] = (
         ("shutoff", lambda: lab.host.define(xml)),
         ("paused", lambda: lab.host.start_paused(lab.id)),
         ("running", lambda: lab.host.resume(lab.id)),
