@@ -111,7 +111,7 @@ def let_run(build: Build, instance: Instance, hypervisor: LibvirtHost, store: St
 INIT_SIGNS = (
     re.compile(rb"FIFTY-MARK init"),
     re.compile(rb"Cloud-init v\. \S+ running"),
-    re.compile(rb"Welcome to .*!"),
+    re.compile(rb"Welcome to (?!GRUB).*!"),
     re.compile(rb" login: "),
 )
 FAILURE_SIGNS = (
