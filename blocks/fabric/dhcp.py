@@ -140,13 +140,11 @@ class Dhcp:
             lease = self.lease_of(port, fixed.address)
             if lease is not None and server.pid() is not None:
                 namespace = marks.dhcp_namespace(port.network_id)
-                dhcp_release.release(namespace, fixed.address, lease.mac)
+                leg = dhcp_release.release(namespace, fixed.address, lease.mac)
+                words = ["dhcp_release", leg, str(fixed.address), lease.mac]
                 changes.record(
                     f"Ended the lease of {fixed.address}",
-                    [
-                        *("ip", "netns", "exec", namespace, "dhcp_release"),
-                        *("LEG", str(fixed.address), lease.mac),
-                    ],
+                    ["ip", "netns", "exec", namespace, *words],
                 )
 
     def lease(self, port: Port) -> DhcpLease | None:
@@ -195,7 +193,7 @@ class Dhcp:
         """The network's dnsmasq."""
         directory = self._site.of_network(network_id) / "dhcp"
         config = f"--conf-file={directory / 'dnsmasq.conf'}"
-        return Server("dnsmasq", directory / "dnsmasq.pid", config)
+        return Server(directory / "dnsmasq.pid", config)
 
     def _config_path(self, network_id: str) -> Path:
         return self._site.of_network(network_id) / "dhcp" / "dnsmasq.conf"

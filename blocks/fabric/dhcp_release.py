@@ -22,23 +22,27 @@ _SERVER_PORT = 67
 _OPTION_TYPE, _OPTION_SERVER, _OPTION_END = 53, 54, 255
 
 
-def release(namespace: str, address: IPv4Address, mac: str) -> None:
+def release(namespace: str, address: IPv4Address, mac: str) -> str:
     """Give an address back in the name of the client that leased it.
 
     Args:
         namespace: The DHCP namespace.
         address: The leased address.
         mac: The client's MAC address.
+
+    Returns:
+        The leg on which it was sent.
     """
 
-    def send() -> None:
+    def send() -> str:
         with IPRoute() as ipr:
             leg, server = legs.towards(ipr, address)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, leg.encode())
             udp.sendto(packet(address, mac, server), (str(server), _SERVER_PORT))
+        return leg
 
-    namespaces.run_in(namespace, send)
+    return namespaces.run_in(namespace, send)
 
 
 def packet(address: IPv4Address, mac: str, server: IPv4Address) -> bytes:

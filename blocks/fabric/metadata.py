@@ -118,7 +118,7 @@ class Metadata:
     def server(self, network_id: str) -> Server:
         """The network's metadata server."""
         directory = self._site.of_network(network_id) / "metadata"
-        return Server("the metadata server", directory / "server.pid", str(directory / "guests"))
+        return Server(directory / "server.pid", str(directory / "guests"))
 
     def _documents(self, network_id: str) -> Path:
         """Where the documents are: closed to others from above, open to the server inside."""

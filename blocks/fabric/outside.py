@@ -17,7 +17,7 @@ from blocks.fabric.links import with_links
 from blocks.fabric.nft import ACCEPT, DROP, Json
 from blocks.fabric.segments import SegmentDriver
 from blocks.fabric.site import Site
-from blocks.fabric.tables import Chain, apply_table, table_differences
+from blocks.fabric.tables import Chain, apply_table
 from blocks.resources import Network, Subnet
 
 
@@ -101,14 +101,6 @@ class Outside:
         with_links(None, lambda ipr: legs.set_addresses(ipr, links.need(ipr, name), (address,)))
         if namespaces.sysctl("net/ipv4/ip_forward", "1"):
             changes.record("Made this host forward IPv4", "sysctl -w net.ipv4.ip_forward=1")
-
-    def differences(self, network: Network, subnet: Subnet) -> list[str]:
-        """What of an uplink's table is not as it should be."""
-        if network.outside != "uplink":
-            return []
-        return table_differences(
-            self._table(network), _uplink_chains(self._segments.bridge(network), subnet)
-        )
 
     def _table(self, network: Network) -> Json:
         return uplink_table(self._site, network.id)

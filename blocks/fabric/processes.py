@@ -25,12 +25,10 @@ class Server:
     """A server process.
 
     Attributes:
-        program: What it is, for people (`dnsmasq`).
         pid_file: Where it writes its pid.
         token: An argument that no other process's command line has.
     """
 
-    program: str
     pid_file: Path
     token: str
 

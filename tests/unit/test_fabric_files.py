@@ -68,7 +68,7 @@ def test_only_a_process_with_the_token_is_ours(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     (tmp_path / "token").touch()
     token = str(tmp_path / "token")
-    server, stranger = Server("x", pid_file, token), Server("x", pid_file, f"{token}-other")
+    server, stranger = Server(pid_file, token), Server(pid_file, f"{token}-other")
     sleeper = subprocess.Popen(["tail", "-f", token])
     try:
         pid_file.write_text(str(sleeper.pid))
@@ -90,7 +90,7 @@ def test_only_a_process_with_the_token_is_ours(tmp_path: Path) -> None:
 def test_a_server_whose_starter_was_killed_is_replaced(tmp_path: Path) -> None:
     """It runs, but has not written its pid: it is stopped, and one is started that has."""
     (tmp_path / "token").touch()
-    server = Server("x", tmp_path / "pid", str(tmp_path / "token"))
+    server = Server(tmp_path / "pid", str(tmp_path / "token"))
     stray = subprocess.Popen(["tail", "-f", server.token])
     started: list[subprocess.Popen[bytes]] = []
 
@@ -115,7 +115,7 @@ def test_a_server_whose_starter_was_killed_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
-    server = Server("x", tmp_path / "pid", str(tmp_path / "token"))
+    server = Server(tmp_path / "pid", str(tmp_path / "token"))
 
     def start() -> None:
         raise HostFault("no such option")
