@@ -129,7 +129,8 @@ class Builder:
         progress: BuildProgress,
     ) -> BuiltImage:
         progress(f"putting the tree of {recipe.name} together from packages")
-        tree = self._tree(recipe, scratch, progress)
+        with locked(self._packages / "lock"):
+            tree = self._tree(recipe, scratch, progress)
         progress(f"making a bootable disk of {recipe.disk_mib} MiB")
         raw = scratch / "disk.raw"
         make_disk(tree, raw, recipe.disk_mib, recipe.grows_to_gib)

@@ -12,6 +12,10 @@ from blocks.images.packages import KEYRING
 from blocks.images.recipe import DebianRecipe
 
 _TIMEOUT_S = 1800.0
+_NAMESPACES = (
+    *("setpriv", "--pdeathsig", "KILL", "--", "unshare"),
+    *("--fork", "--pid", "--kill-child=KILL", "--mount-proc", "--propagation", "private", "--"),
+)
 #: What mmdebstrap or this host left in the tree, and a guest must make for itself.
 _LEFT_BY_BUILD = (
     "etc/apt/apt.conf.d/99mmdebstrap",
@@ -20,15 +24,15 @@ _LEFT_BY_BUILD = (
     "var/lib/dbus/machine-id",
     "var/lib/systemd/random-seed",
 )
-#: Kept between builds, in a file system tree of packages: apt checks each before it is used.
+#: Where apt keeps packages; ours are put there before, and apt checks each before it is used.
 _ARCHIVES = "var/cache/apt/archives"
 
 
 def make_tree(recipe: DebianRecipe, mirror: str | None, packages: Path, scratch: Path) -> Path:
     """Make the root file system of a Debian guest.
 
-    mmdebstrap mounts /proc and the like in the tree: it runs in a mount namespace of its own,
-    so that they are gone when it is, however it ends.
+    mmdebstrap mounts /proc and the like in the tree, and starts many programs: it runs in a
+    mount and a process namespace of its own, so that all of it ends when we do, however that is.
 
     Args:
         recipe: What goes in.
@@ -50,7 +54,7 @@ def make_tree(recipe: DebianRecipe, mirror: str | None, packages: Path, scratch:
     kept = packages / recipe.suite
     kept.mkdir(parents=True, exist_ok=True)
     run(
-        *("unshare", "--mount", "--propagation", "private", "--"),
+        *_NAMESPACES,
         *("mmdebstrap", "--mode=root", f"--variant={recipe.variant}"),
         f"--include={','.join((*recipe.kernel, *recipe.packages))}",
         '--aptopt=APT::Install-Recommends "false"',

@@ -7,8 +7,8 @@ look at an empty dpkg status, so that what this host has installed does not matt
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from blocks.errors import FiftyError, HostFault, Unsupported
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DOWNLOAD_TIMEOUT_S = 900.0
+#: How old a mirror's lists may be; later they name packages that it no longer has.
+_LISTS_KEEP_S = 24 * 3600
 _KERNEL_PARTS = ("linux-image-", "linux-modules-")
 
 
@@ -45,6 +47,8 @@ class Package:
 
 class PackageSource:
     """Where packages come from: this host's apt, or a Debian mirror.
+
+    One process at a time may use a directory.
 
     Args:
         directory: Kept between builds: downloaded and unpacked packages, apt's caches.
@@ -94,7 +98,7 @@ class PackageSource:
         """The tree of a fetched package; unpacked once, and kept."""
         tree = self._trees / package.stem
         if not tree.is_dir():
-            part = tree.with_name(f"{tree.name}.part-{os.getpid()}")
+            part = tree.with_name(f"{tree.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             run("dpkg-deb", "-x", package, part, timeout_s=300)
@@ -118,7 +122,7 @@ class PackageSource:
             raise Unsupported(
                 f"apt cannot provide {', '.join(names)}",
                 hint="run `apt-get update`, or set FIFTY_MIRROR to a Debian mirror",
-                details=error.message.splitlines(),
+                details=error.message.rpartition(" ended with ")[2].splitlines(),
             ) from error
         return [_package(line) for line in said.splitlines() if line.startswith("'")]
 
@@ -147,14 +151,15 @@ class PackageSource:
             )
         line = f"deb [signed-by={KEYRING}] {self._mirror} {self._suite} main\n"
         sources = self._apt / "sources.list"
-        if not sources.exists() or sources.read_text() != line:
-            (self._apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-            sources.write_text(line)
-            try:
-                self._get("update")
-            except FiftyError:
-                sources.unlink()
-                raise
+        if sources.exists() and sources.read_text() == line and _age_s(sources) < _LISTS_KEEP_S:
+            return
+        (self._apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        sources.write_text(line)
+        try:
+            self._get("update", "-o", "APT::Update::Error-Mode=any")
+        except FiftyError:
+            sources.unlink()
+            raise
 
     def _get(self, *words: str, cwd: Path | None = None) -> str:
         """apt-get with our own caches; what it says on standard output."""
@@ -178,3 +183,7 @@ def _package(line: str) -> Package:
     """Read a line of --print-uris: `'URI' FILE SIZE SHA256:HASH`."""
     _uri, name, size, digest = line.split()
     return Package(file_name=name, size=int(size), sha256=digest.removeprefix("SHA256:"))
+
+
+def _age_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,49 @@ write_files:
 runcmd:
   - [sh, -c, "hostname >/root/ran"]
 """
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from blocks.images import ImageStore
+ImageStore(Path(sys.argv[1])).build("debian-12", "debian", lambda text: print(text, flush=True))
+"""
+
+
+def processes_in(directory: Path) -> list[str]:
+    """Processes that name the directory, or work in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+            root = (process / "root").readlink()
+            if str(directory) in words or directory in root.parents:
+                found.append(words)
+    return found
+
+
+def test_killed_in_mid_build(tmp_path: Path) -> None:
+    """Nothing goes on working, nothing stays mounted; what is left can be removed."""
+    store = ImageStore(tmp_path / "images")
+    words = [sys.executable, "-c", BUILD, str(tmp_path / "images")]
+    builder = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "images" / "build" / "debian" / "tree" / "usr").exists():
+            assert builder.poll() is None
+            time.sleep(0.05)
+        assert len(processes_in(tmp_path / "images")) > 1
+    finally:
+        builder.kill()
+        builder.wait()
+    deadline = time.monotonic() + 60
+    while processes_in(tmp_path / "images"):
+        assert time.monotonic() < deadline, processes_in(tmp_path / "images")
+        time.sleep(0.05)
+    assert [point for point in mount_points() if str(tmp_path) in point] == []
+    assert [found.owner for found in store.inventory()] == ["debian"]
+    store.remove_image("debian")
+    assert store.inventory() == []
 
 
 def test_debian_12_boots_and_cloud_init_does_its_work(tmp_path: Path) -> None:
