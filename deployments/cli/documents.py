@@ -100,7 +100,9 @@ def _step(number: int, info: StepInfo | None, entry: Entry | None) -> dict[str, 
 
 
 def elapsed(entry: Entry) -> float | None:
-    """Seconds from a step's start to its end; None where it has no end yet."""
+    """Seconds from a step's start to its end; None where it has none, or an undo's end."""
+    if entry.state not in (StepState.DONE, StepState.FAILED):
+        return None
     if entry.started_at is None or entry.finished_at is None:
         return None
     return round((entry.finished_at - entry.started_at).total_seconds(), 3)

@@ -66,6 +66,7 @@ class Lines:
     ) -> None:
         """Tell what has ended since the last time."""
         titles = {step.number: step.title for step in steps}
+        nothing_to_undo = {step.number for step in steps if not step.undo}
         now = {
             (entry.generation, entry.step): (entry.state, entry.finished_at) for entry in entries
         }
@@ -74,7 +75,8 @@ class Lines:
         self._told = now
         for entry in sorted(entries, key=lambda entry: str(entry.finished_at)):
             key = (entry.generation, entry.step)
-            if entry.state in ENDS and before.get(key) != now[key]:
+            idle = entry.state is StepState.UNDONE and entry.step in nothing_to_undo
+            if entry.state in ENDS and before.get(key) != now[key] and not idle:
                 output.note(line(entry, titles.get(entry.step, "")))
 
     def close(self) -> None:
@@ -88,7 +90,7 @@ def line(entry: Entry, title: str) -> str:
         words += f"  {entry.attempts} attempts"
     if entry.state is StepState.DONE:
         words += f"  {output.duration(elapsed(entry))}"
-    elif entry.error:
+    elif entry.error and entry.state is not StepState.UNDONE:
         words += f": {output.plain(entry.error.get('message'))}"
     return f"{GLYPHS[entry.state.value]} {entry.step:02d} · {output.plain(title)}{words}"
 

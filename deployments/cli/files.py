@@ -48,7 +48,7 @@ class Findings:
 
     def user_data(self, file: str) -> str:
         """The text of a user-data file; one that is too long is cut, and refused by step 4."""
-        content = self._read("--user-data", file, USER_DATA_LIMIT)
+        content = self._read("--user-data", file, USER_DATA_LIMIT) or b""
         try:
             return content.decode()
         except UnicodeDecodeError as error:
@@ -66,7 +66,7 @@ class Findings:
         if not colon or not source or not destination:
             self._wrong.append(f"--inject: {pair!r} is not of the form SRC:DST")
             return {}
-        content = self._read("--inject", source, INJECT_LIMIT)
+        content = self._read("--inject", source, INJECT_LIMIT) or b""
         encoded = base64.b64encode(content).decode()
         return {"path": destination, "content_base64": encoded, "mode": _mode(source)}
 
@@ -75,7 +75,7 @@ class Findings:
         if not looks_like_file(word):
             return word
         content = self._read("--key", word, KEY_LIMIT)
-        if not content:
+        if content is None:
             return word
         try:
             return public_key_of(Path(word), content)
@@ -83,15 +83,15 @@ class Findings:
             self._wrong.append(f"--key: {error.message}")
             return word
 
-    def _read(self, option: str, file: str, limit: int) -> bytes:
-        """At most `limit` bytes and some more: what says that there is too much of it."""
+    def _read(self, option: str, file: str, limit: int) -> bytes | None:
+        """At most `limit` bytes and some more, which say that it is too long; None: not read."""
         try:
             with Path(file).open("rb") as opened:
                 return opened.read(limit + _SLACK)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             self._wrong.append(f"{option}: {file} cannot be read: {why}")
-            return b""
+            return None
 
 
 def looks_like_file(word: str) -> bool:

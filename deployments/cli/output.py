@@ -112,7 +112,8 @@ def refuse(refusal: Mapping[str, Any], *, as_json: bool) -> None:
         return
     # A foreign error's message may have several lines: the first one says what.
     message, *more = str(refusal["message"]).strip().splitlines() or [str(refusal["error"])]
-    at = f"step {refusal['step']}: " if refusal.get("step") else ""
+    title = f" ({refusal['step_title']})" if refusal.get("step_title") else ""
+    at = f"step {refusal['step']}{title}: " if refusal.get("step") else ""
     note(f"error: {plain(at + message)}")
     for line in (*more, *refusal.get("details", ())):
         if line.strip():

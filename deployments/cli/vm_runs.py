@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from blocks.errors import NotFound
+from blocks.settings import settings
 from blocks.state import Build, StateStore, StepState
-from deployments import defaults
+from deployments import catalogue, defaults
 from deployments.cli import documents, output
 from deployments.cli.context import (
     Credentials,
@@ -266,21 +267,30 @@ def _failure(
     fault: Mapping[str, Any], store: StateStore, build: Build | None, done: Done | None
 ) -> dict[str, Any]:
     """A refusal that also says at which step, what was undone, what is left, and what next."""
-    document: dict[str, Any] = {"hint": "", "details": [], **fault}
+    document: dict[str, Any] = {"error": "", "message": "", "hint": "", "details": [], **fault}
     if done is not None:
         document |= {"flow_run_id": done.flow_run_id, "url": done.url}
     if build is None:
         return document
-    entries = store.journal.entries(build.id, build.generation)
-    undone = [entry.step for entry in entries if entry.state is StepState.UNDONE]
-    left = [entry.step for entry in entries if entry.state is not StepState.UNDONE]
+    known = {step.number: step for step in catalogue.read(settings().home, build.catalogue)}
+    # Those that change nothing have nothing to undo, and leave nothing.
+    steps = {
+        entry.step: entry.state
+        for entry in store.journal.entries(build.id, build.generation)
+        if entry.step not in known or known[entry.step].undo
+    }
+    over = build.state in ("refused", "undone", "deleted")
+    failed = known.get(document.get("step") or 0)
     document |= {
+        "step_title": failed.title if failed else None,
         "name": build.name,
         "build_id": build.id,
         "build_state": build.state,
         "request_id": build.request_id,
-        "undone": undone,
-        "left": left if build.state not in ("refused", "undone", "deleted") else [],
+        "undone": [step for step, state in steps.items() if state is StepState.UNDONE],
+        "left": []
+        if over
+        else [step for step, state in steps.items() if state is not StepState.UNDONE],
         "next": _next(build),
     }
     return document
