@@ -29,15 +29,15 @@ def _xml(cloud: Cloud) -> ET.Element:
     return ET.fromstring(_virsh("dumpxml", cloud.instance(NAME).id))  # noqa: S314
 
 
-def test_41_the_composed_xml_is_kept_and_valid(specimen: Cloud, tmp_path: Path) -> None:
+def test_41_the_composed_xml_is_kept_and_another_tool_finds_it_valid(
+    specimen: Cloud, tmp_path: Path
+) -> None:
     file = tmp_path / "domain.xml"
     file.write_text(specimen.build(NAME).plan["xml"])
-    assert (
-        "validates"
-        in subprocess.run(
-            ["virt-xml-validate", str(file), "domain"], capture_output=True, text=True, check=True
-        ).stdout
+    done = subprocess.run(
+        ["virt-xml-validate", str(file), "domain"], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_42_the_domain_is_defined_and_carries_our_mark(specimen: Cloud) -> None:

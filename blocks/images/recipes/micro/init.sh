@@ -57,7 +57,7 @@ configure() {
         case $verb in
         mtu) ip link set "$1" mtu "$first" ;;
         address) ip addr add "$first/$second" brd + dev "$1" && say "static $1 $first/$second" ;;
-        route) ip route replace "$first/$second" via "$third" dev "$1" ;;
+        route) ip route replace "$first/$second" via "$third" dev "$1" metric "10${1#eth}" ;;
         esac
     done </run/plan
 }
