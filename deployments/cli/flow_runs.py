@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,6 +58,9 @@ def connect() -> str:
         Transient: It does not answer.
     """
     gc.enable()  # turned off for short commands
+    # Where no handler is found Python prints a warning's bare text; Prefect's last words
+    # ("Still processing items ...") come when it has taken its handlers down.
+    logging.getLogger().addHandler(logging.NullHandler())
     url = prefect_settings.prepare(settings(), console=False)
     prefect_settings.require_answer(url)
     return url

@@ -56,7 +56,7 @@ class Row:
             text.append(f"  {self.entry.attempts} attempts", "yellow")
         if self.state not in ("done", "running"):
             text.append(f"  {self.state.replace('_', ' ')}", style)
-        if self.entry.error and self.state in _LOUD:
+        if self.entry.error and self.state not in ("done", "running"):
             text.append(f"  {output.plain(self.entry.error.get('message'))}", "red")
         return text
 

@@ -193,9 +193,10 @@ def _show_step(item: dict[str, Any], *, changes: bool) -> None:
 
 def _show_end(store: StateStore, build: Build, found: Any) -> None:  # noqa: ANN401 - `list` is a command here
     name = output.plain(build.name)
-    stopped = [item["number"] for item in found if item["state"] in ("running", "undoing")]
-    if stopped and store.leases.held(build.id) is None:
-        output.say(f"No process works on it: it stopped at step {stopped[-1]}.")
+    begun = [item["number"] for item in found if item["state"] not in ("pending", "undone")]
+    under_way = build.state in ("building", "undoing", "deleting")
+    if under_way and begun and store.leases.held(build.id) is None:
+        output.say(f"No process works on it: it stopped at step {begun[-1]}.")
         output.say(f"  fifty vm resume {name}      go on")
         output.say(f"  fifty vm rollback {name}    undo it")
     elif build.fault:

@@ -91,6 +91,7 @@ def test_undoing_is_told_without_control_characters(
         _play(filled, build, fail_at=4)
     err = capsys.readouterr().err
     assert not {"\x1b", "\x07"} & set(err)
+    assert "✘ 04 · Do 4  failed: no luck" in err
     # Step 1 changes nothing: that it is "undone" is nobody's news.
     assert not any(line.startswith("↶ 01") for line in err.splitlines())
     for number in (4, 3, 2):
