@@ -58,9 +58,6 @@ def connect() -> str:
         Transient: It does not answer.
     """
     gc.enable()  # turned off for short commands
-    # Where no handler is found Python prints a warning's bare text; Prefect's last words
-    # ("Still processing items ...") come when it has taken its handlers down.
-    logging.getLogger().addHandler(logging.NullHandler())
     url = prefect_settings.prepare(settings(), console=False)
     prefect_settings.require_answer(url)
     return url
@@ -80,8 +77,13 @@ def run_flow(name: str, request: Mapping[str, Any]) -> Done:
     url = connect()
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     catalogue.write(settings().home, catalogue.from_tasks())
-    with _terminable():
-        state = flow(dict(request), return_state=True)
+    try:
+        with _terminable():
+            state = flow(dict(request), return_state=True)
+    finally:
+        # The run's own log is on its way; what Prefect says while it sends the rest of it
+        # at the process's exit ("Still processing items ...") is nobody's news.
+        logging.disable(logging.WARNING)
     flow_run_id = state.state_details.flow_run_id
     return Done(
         flow_run_id=str(flow_run_id) if flow_run_id else None,

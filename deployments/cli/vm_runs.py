@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from blocks.errors import NotFound
-from blocks.settings import settings
-from blocks.state import Build, StateStore, StepState
-from deployments import catalogue, defaults
+from blocks.state import Build, StateStore
+from deployments import defaults
 from deployments.cli import documents, output
 from deployments.cli.context import (
     Credentials,
@@ -26,6 +25,7 @@ from deployments.cli.drawing import Drawing, view_for
 from deployments.cli.files import Findings
 from deployments.cli.flow_runs import TERMINATED, Done, Terminated, connect, run_flow
 from deployments.cli.output import Refusal
+from deployments.cli.vm_failure import failure
 from deployments.cli.vm_views import CLOCKS, find_build
 
 _INTERRUPTED = 130
@@ -214,7 +214,7 @@ def _run(
             "details": [],
         }
         code = _INTERRUPTED if interrupted else TERMINATED
-        raise Refusal(_failure(document, store, build, None), code) from None
+        raise Refusal(failure(document, store, build, None), code) from None
 
 
 def _end(
@@ -227,7 +227,7 @@ def _end(
     """
     if done.error is not None:
         fault = build.fault if build is not None and build.fault else done.error
-        raise Refusal(_failure(fault, store, build, done))
+        raise Refusal(failure(fault, store, build, done))
     if build is None:
         raise NotFound("the flow has ended, and has left no build", hint="look at its run's log")
     try:
@@ -261,49 +261,3 @@ def _tell_active(found: Mapping[str, Any]) -> None:
             ("run", found["run_url"]),
         )
     )
-
-
-def _failure(
-    fault: Mapping[str, Any], store: StateStore, build: Build | None, done: Done | None
-) -> dict[str, Any]:
-    """A refusal that also says at which step, what was undone, what is left, and what next."""
-    document: dict[str, Any] = {"error": "", "message": "", "hint": "", "details": [], **fault}
-    if done is not None:
-        document |= {"flow_run_id": done.flow_run_id, "url": done.url}
-    if build is None:
-        return document
-    known = {step.number: step for step in catalogue.read(settings().home, build.catalogue)}
-    # Those that change nothing have nothing to undo, and leave nothing.
-    steps = {
-        entry.step: entry.state
-        for entry in store.journal.entries(build.id, build.generation)
-        if entry.step not in known or known[entry.step].undo
-    }
-    over = build.state in ("refused", "undone", "deleted")
-    failed = known.get(document.get("step") or 0)
-    document |= {
-        "step_title": failed.title if failed else None,
-        "name": build.name,
-        "build_id": build.id,
-        "build_state": build.state,
-        "request_id": build.request_id,
-        "undone": [step for step, state in steps.items() if state is StepState.UNDONE],
-        "left": []
-        if over
-        else [step for step, state in steps.items() if state is not StepState.UNDONE],
-        "next": _next(build),
-    }
-    return document
-
-
-def _next(build: Build) -> dict[str, str]:
-    """The commands that make sense now, by what they do."""
-    commands = {
-        "building": ("resume", "rollback"),
-        "kept": ("resume", "rollback"),
-        "needs_attention": ("rollback",),
-        "undoing": ("rollback",),
-        "undone": ("delete",),
-        "deleting": ("delete",),
-    }.get(build.state, ())
-    return {command: f"fifty vm {command} {build.name}" for command in commands}
