@@ -19,6 +19,7 @@ from blocks.loading import load_block
 from blocks.scheduler_block import SchedulerBlock
 from blocks.settings import Settings
 from blocks.state import StateStore
+from blocks.volumes import VolumePool
 from blocks.world import BLOCK_NAME
 from deployments import catalogue, daemons, defaults
 from deployments.keys import make_key_pair
@@ -77,6 +78,7 @@ def initialize(settings: Settings, api_url: str) -> Site:
             store.flavors.put(flavor)
             made.append(f"flavor {flavor.name}")
     store.groups.ensure_default(tenant_id)
+    VolumePool(settings.home / "volumes", store.site).prepare()
     public, private = make_key_pair(settings.keys, defaults.KEY_PAIR)
     store.keys.put(tenant_id, defaults.KEY_PAIR, public, str(private))
     for block in (LibvirtHostBlock(), SchedulerBlock()):

@@ -179,7 +179,9 @@ class Runner:
             try:
                 step.undo_task(subject.build_id, subject.generation)
             except Exception as error:  # noqa: BLE001 - told, kept, and tried again later
-                left.append(f"step {step.label}: {error_dict(error)['message']}")
+                made = "; ".join(change.what for change in entry.changes)
+                what = f" (it had: {made})" if made else ""
+                left.append(f"step {step.label}: {error_dict(error)['message']}{what}")
         return left
 
 

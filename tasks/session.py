@@ -51,11 +51,13 @@ class Kind:
 
     Attributes:
         word: What it is called in messages and hints: `vm`, `network`.
+        undo_again: The command that tries a failed undo again.
     """
 
     word: str
     catalogue: Catalogue
     subject: Callable[[World, Build], Buildable]
+    undo_again: str = "delete"
 
 
 def create(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> State[Any]:
@@ -193,8 +195,6 @@ def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
         world.store.builds.update(
             build.id, generation=build.generation + 1, state="building", plan={}, fault=None
         )
-    else:
-        world.store.builds.update(build.id, flow_run_id=flow_run_id)
     return world.store.builds.get(build.id), not same_run
 
 
@@ -227,9 +227,8 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
     runner = Runner(kind.catalogue, subject)
     with lease(subject, purpose) as token, Progress(kind.catalogue, store, build.id):
         subject.lease_token = token
-        if build.state == "kept":
-            subject.settle("building", None)
-        store.builds.update(build.id, state="building", fault=None)
+        store.builds.update(build.id, state="building", fault=None, flow_run_id=_flow_run_id())
+        subject.settle("building", None)
         try:
             plan(runner)
         except BaseException as error:
@@ -289,7 +288,7 @@ def _undo(
         name = subject.store.builds.get(subject.build_id).name
         error = NeedsAttention(
             f"{len(left)} undo(s) of {name} failed",
-            hint=f"`fifty {kind.word} rollback {name}` tries again once the cause is gone",
+            hint=f"`fifty {kind.word} {kind.undo_again} {name}` tries again once the cause is gone",
             details=left,
         )
         trouble = {**error_dict(error), "step": fault.get("step") if fault else None}
@@ -332,5 +331,5 @@ def _what_else(kind: Kind, build: Build) -> str:
         "undone": "create it again",
         "refused": "correct the request, and create it again",
         "deleted": "create it again",
-        "needs_attention": f"`{command} rollback {build.name}`",
+        "needs_attention": f"`{command} {kind.undo_again} {build.name}`",
     }.get(build.state, f"`{command} show {build.name}`")

@@ -189,6 +189,8 @@ def unbind_ports(ports: list[Port], store: StateStore) -> None:
     for port in ports:
         if port.id in recorded and store.ports.bind(port.id, None, ()):
             record(f"Unbound the port {port.id}", f"openstack port unset --host {port.id}")
+    for peer in subject.peers:
+        fabric.protect(peer)
 
 
 @step(23, "Create the port object", undo=unbind_ports)

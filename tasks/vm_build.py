@@ -28,12 +28,15 @@ from blocks.resources import (
     VmRequest,
     Volume,
 )
-from blocks.state import Build, Caller, StateStore
+from blocks.state import Build, Caller, StateStore, StepState
 from blocks.volumes import VolumePool
 from blocks.world import World
 from tasks.draft import Draft
 from tasks.metadata import documents
 from tasks.step import Catalogue
+
+#: The step that gives a port its rules; `peers` asks the journal about it.
+RULES_STEP = 37
 
 
 class VmBuild:
@@ -51,6 +54,11 @@ class VmBuild:
         self.build_id = build.id
         self.generation = build.generation
         self.lease_token: str | None = None
+
+    @property
+    def subject(self) -> VmBuild:
+        """The build itself, for what must be read after the step has changed something."""
+        return self
 
     # What the engine asks for.
 
@@ -86,7 +94,8 @@ class VmBuild:
             "deleted": InstanceStatus.DELETED,
         }[state]
         task = TaskState.DELETING if state == "deleting" else None
-        instances.set_status(self.build_id, status, task_state=task, fault=fault)
+        if instances.set_status(self.build_id, status, task_state=task, fault=fault):
+            instances.update(self.build_id, flow_run_id=self.build.flow_run_id)
         return f"{name} is {status}"
 
     @property
@@ -191,16 +200,7 @@ class VmBuild:
     def bindings(self) -> list[PortBinding]:
         """Each port with all that this host must know to realize it."""
         name = self.instance.name
-        return [
-            PortBinding(
-                port=port,
-                network=network,
-                subnets=tuple(self.store.networks.subnets(network.id)),
-                rules=tuple(self.store.groups.rules_of(port)),
-                host_name=name,
-            )
-            for port, network in zip(self.ports, self.networks, strict=True)
-        ]
+        return [self._binding(port, name) for port in self.ports]
 
     @property
     def dhcp_ports(self) -> list[Port]:
@@ -210,6 +210,35 @@ class VmBuild:
             [port] = self.store.ports.list(kind=PortKind.DHCP, network_id=network.id)
             found.append(port)
         return found
+
+    @property
+    def peers(self) -> list[PortBinding]:
+        """Ports of other VMs on this host whose rules let in, or out to, these ports' groups.
+
+        Those that have their rules already (step 37 begun, and not undone): a port that
+        has not is given the right ones when its turn comes.
+        """
+        mine = {group for port in self.ports for group in port.security_groups}
+        mine |= set(self.plan.get("groups", []))
+        found = []
+        for port in self.store.groups.ports_that_name(mine, host=self.store.host):
+            if port.device_id in (None, self.build_id):
+                continue
+            build = self.store.builds.get(port.device_id)
+            entry = self.store.journal.entry(build.id, build.generation, RULES_STEP)
+            if entry is not None and entry.state in (StepState.RUNNING, StepState.DONE):
+                found.append(self._binding(port, build.name))
+        return found
+
+    def _binding(self, port: Port, name: str) -> PortBinding:
+        network = self.store.networks.get(port.network_id)
+        return PortBinding(
+            port=port,
+            network=network,
+            subnets=tuple(self.store.networks.subnets(network.id)),
+            rules=tuple(self.store.groups.rules_of(port)),
+            host_name=name,
+        )
 
     @property
     def routers(self) -> list[Router]:

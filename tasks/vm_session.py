@@ -6,7 +6,7 @@ from tasks.run import Plan, Runner
 from tasks.session import Kind
 from tasks.vm_build import VM, VmBuild
 
-VM_KIND = Kind("vm", VM, VmBuild)
+VM_KIND = Kind("vm", VM, VmBuild, undo_again="rollback")
 
 
 def on_selected_hosts(run: Runner, first: int, plan: Plan) -> None:

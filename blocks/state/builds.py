@@ -276,6 +276,12 @@ class Journal:
             row = session.get(JournalRow, (build_id, generation, step))
             return row.epoch if row is not None else 0
 
+    def entry(self, build_id: str, generation: int, step: int) -> Entry | None:
+        """One row of a generation; None where the step was not begun."""
+        with self._database.read() as session:
+            row = session.get(JournalRow, (build_id, generation, step))
+            return _entry(row) if row is not None else None
+
     def entries(self, build_id: str, generation: int) -> list[Entry]:
         """A generation's rows, by step."""
         with self._database.read() as session:

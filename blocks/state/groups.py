@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from sqlalchemy import select
@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session
 from blocks.errors import NotFound
 from blocks.resources import FirewallRule, Port, SecurityGroup, SecurityGroupRule
 from blocks.state.database import Database
+from blocks.state.ports import port_model
 from blocks.state.tables import (
     AddressRow,
     PortGroupRow,
+    PortRow,
     SecurityGroupRow,
     SecurityGroupRuleRow,
 )
@@ -87,6 +89,23 @@ class SecurityGroups:
                 )
                 for row in rows
             ]
+
+    def ports_that_name(self, groups: Collection[str], host: str) -> Sequence[Port]:
+        """The ports on a host that have a rule about members of any of these groups."""
+        naming = (
+            select(SecurityGroupRuleRow.group_id)
+            .where(SecurityGroupRuleRow.remote_group_id.in_(groups))
+            .distinct()
+        )
+        query = (
+            select(PortRow)
+            .join(PortGroupRow, PortGroupRow.port_id == PortRow.id)
+            .where(PortGroupRow.group_id.in_(naming), PortRow.host == host)
+            .distinct()
+            .order_by(PortRow.id)
+        )
+        with self._database.read() as session:
+            return [port_model(session, row) for row in session.scalars(query).all()]
 
     def rules_of(self, port: Port) -> Sequence[FirewallRule]:
         """The rules that hold for a port, remote groups resolved into their addresses."""

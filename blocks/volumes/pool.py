@@ -75,7 +75,7 @@ class VolumePool:
             Conflict: There is one of another size, or the pool is another site's.
             UnsafeImage: There is a file of another form in its place.
         """
-        self._prepare()
+        self.prepare()
         path = self.path_of(volume)
         if not path.is_symlink() and not path.exists():
             part = self._file(volume.id, f"{_DISK}.part")
@@ -222,7 +222,12 @@ class VolumePool:
             os.chown(path, uid, gid, follow_symlinks=False)
             changes.record(f"Gave {path} to QEMU's user", ["chown", f"{uid}:{gid}", str(path)])
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make the pool's directory, and mark it as this site's; again is fine.
+
+        Raises:
+            Conflict: It is another site's.
+        """
         for path in reversed([self.directory, *self.directory.parents]):
             if not path.exists():
                 path.mkdir(mode=0o711, exist_ok=True)
