@@ -181,11 +181,11 @@ def get_security_groups(
     return {group.name: [rule.model_dump(mode="json") for rule in group.rules] for group in groups}
 
 
-def unbind_ports(ports: list[Port], store: StateStore) -> None:
-    """Take the ports off their host and out of their groups."""
-    recorded = (
-        {port.id for port in store.ports.of_device(ports[0].device_id or "")} if ports else ()
-    )
+def unbind_ports(
+    build: Build, ports: list[Port], subject: VmBuild, fabric: NetworkFabric, store: StateStore
+) -> None:
+    """Take the ports off their host and out of their groups; the other members forget them."""
+    recorded = {port.id for port in store.ports.of_device(build.id)}
     for port in ports:
         if port.id in recorded and store.ports.bind(port.id, None, ()):
             record(f"Unbound the port {port.id}", f"openstack port unset --host {port.id}")
