@@ -17,7 +17,7 @@ from blocks.resources import (
     VmRequest,
 )
 from blocks.state import Build, StateStore
-from tasks.vm_build import VM
+from tasks.vm_build import VM, VmBuild
 
 step = VM.stage("C")
 

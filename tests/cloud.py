@@ -112,7 +112,7 @@ class Cloud:
 
     def inventory(self) -> dict[str, list[str]]:
         """What is on the host and in the store now."""
-        return host_inventory(self.home)
+        return host_inventory(self.home, self.world.site)
 
     def in_network(self, name: str, *words: str) -> str:
         """Run a program in the DHCP namespace of a VM's first network."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
+from blocks.marks import DOMAIN_METADATA_URI, firewall_table
+
 #: Tables in which something is given out, and what tells one row from another.
 ALLOCATIONS = {
     "addresses": "subnet_id || ' ' || address",
@@ -27,21 +29,60 @@ def _lines(*words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def _links() -> list[str]:
+def _is_anothers(alias: str | None, site: str) -> bool:
+    """Whether an alias is the mark of another site, which may change as it likes."""
+    return bool(alias) and str(alias).startswith("fifty:") and str(alias).split(":")[1] != site
+
+
+def _links(site: str) -> list[str]:
     found = json.loads("\n".join(_lines("ip", "-json", "-details", "link")) or "[]")
     return sorted(
         f"{link['ifname']} master={link.get('master')} alias={link.get('ifalias')}"
         for link in found
+        if not _is_anothers(link.get("ifalias"), site)
     )
 
 
-def _nft() -> list[str]:
+def _namespaces(site: str) -> list[str]:
+    found = []
+    for name in sorted(line.split()[0] for line in _lines("ip", "netns")):
+        shown = subprocess.run(
+            ["ip", "-n", name, "-json", "link", "show", "lo"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        alias = json.loads(shown.stdout)[0].get("ifalias") if shown.returncode == 0 else None
+        if not _is_anothers(alias, site):
+            found.append(name)
+    return found
+
+
+def _domains(site: str) -> list[str]:
+    names = _lines("virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name")
+    found = []
+    for name in sorted(filter(None, names)):
+        xml = subprocess.run(
+            ["virsh", "-q", "-c", "qemu:///system", "dumpxml", name],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        if DOMAIN_METADATA_URI not in xml or f">{site}<" in xml or f'"{site}"' in xml:
+            found.append(name)
+    return found
+
+
+def _nft(site: str) -> list[str]:
     ruleset = json.loads("\n".join(_lines("nft", "-j", "list", "ruleset")))
     named = []
     for item in ruleset["nftables"]:
         for kind in ("table", "chain", "map", "set"):
             if kind in item:
                 thing = item[kind]
+                table = thing.get("table", thing["name"])
+                if table.startswith("fifty_") and table != firewall_table(site):
+                    continue
                 where = f"{thing['family']} {thing.get('table', '')} {thing['name']}"
                 elements = sorted(json.dumps(e) for e in thing.get("elem", []))
                 named.append(f"{kind} {where} {elements}")
@@ -71,13 +112,16 @@ def _files(home: Path) -> list[str]:
     )
 
 
-def host_inventory(home: Path) -> dict[str, list[str]]:
-    """All that a build makes on the host, and all that it holds in the state store."""
+def host_inventory(home: Path, site: str) -> dict[str, list[str]]:
+    """All that a build makes on the host, and all that it holds in the state store.
+
+    Everything counts, marked or not, but for what carries another site's mark.
+    """
     inventory = {
-        "domains": sorted(_lines("virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name")),
-        "links": _links(),
-        "namespaces": sorted(line.split()[0] for line in _lines("ip", "netns")),
-        "nft": _nft(),
+        "domains": _domains(site),
+        "links": _links(site),
+        "namespaces": _namespaces(site),
+        "nft": _nft(site),
         "processes": _processes(home),
         "mounts": [line for line in _lines("findmnt", "-rno", "TARGET") if str(home) in line],
         "loops": [line for line in _lines("losetup", "-a") if str(home) in line],

@@ -13,7 +13,6 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId
 from prefect.events.filters import EventFilter, EventNameFilter
 
 from tests.cloud import Cloud
-from tests.inventory import host_inventory
 
 pytestmark = pytest.mark.e2e
 
@@ -156,7 +155,7 @@ def test_20_the_guest_got_the_mtu_and_router_that_dhcp_was_to_tell(specimen: Clo
 
 def test_21_the_guest_has_the_fixed_address_asked_for(specimen: Cloud) -> None:
     assert "10.77.1.77/24" in specimen.ssh(NAME, "ip -4 address show dev eth0")
-    rows = host_inventory(specimen.home)["table addresses"]
+    rows = specimen.inventory()["table addresses"]
     assert any(row.endswith(f" {int.from_bytes(bytes([10, 77, 1, 77]))}") for row in rows)
 
 
