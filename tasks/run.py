@@ -8,6 +8,7 @@ is killed leaves a build that `resume` or `rollback` brings to one of these.
 from __future__ import annotations
 
 import contextvars
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from blocks.errors import (
     QuotaExceeded,
     Unsupported,
 )
+from blocks.settings import settings
 from blocks.state import StepState
 from blocks.state.leases import LEASE_S
 from tasks.step import Catalogue, Step, Subject, enter, error_dict
@@ -66,7 +68,9 @@ class Runner:
         if self._stop.is_set():
             raise Stopped("another branch of this build failed")
         subject = self.subject
-        return step.task(subject.build_id, subject.generation, subject.epoch(step.number))
+        epoch = subject.epoch(step.number)
+        drop_torn_checkpoint(step.key(subject.build_id, subject.generation, epoch))
+        return step.task(subject.build_id, subject.generation, epoch)
 
     def gather(self, *steps: Step) -> None:
         """Run steps that only look, all of them, and answer once for all they refuse.
@@ -183,6 +187,21 @@ class Runner:
                 what = f" (it had: {made})" if made else ""
                 left.append(f"step {step.label}: {error_dict(error)['message']}{what}")
         return left
+
+
+def drop_torn_checkpoint(key: str) -> None:
+    """Remove a checkpoint that a kill left half written: the step is done once more.
+
+    Prefect writes a result into its file directly; without this, the torn file would
+    fail the step for ever.
+    """
+    file = settings().checkpoints / key
+    try:
+        json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        file.unlink(missing_ok=True)
 
 
 def combined(refusals: Sequence[FiftyError]) -> FiftyError:

@@ -94,6 +94,10 @@ class Step:
     task: Task[..., Any]
     undo_task: Task[..., None] | None
 
+    def key(self, build_id: str, generation: int, epoch: int) -> str:
+        """The name of the step's checkpoint."""
+        return checkpoint_key(build_id, generation, self.number, epoch)
+
     @property
     def label(self) -> str:
         """Number and title, as the UI shows it."""
@@ -175,6 +179,14 @@ class Catalogue:
         return step
 
 
+def checkpoint_key(build_id: str, generation: int, step: int, epoch: int) -> str:
+    """The name of a checkpoint: by what is built, never by code or arguments.
+
+    So new code does not invalidate the checkpoints of a build that is under way.
+    """
+    return f"{build_id}-{generation}-{step}-{epoch}"
+
+
 def _arguments(function: Callable[..., Any], subject: Subject) -> dict[str, Any]:
     return {name: getattr(subject, name) for name in inspect.signature(function).parameters}
 
@@ -233,9 +245,7 @@ def _do_task(number: int, title: str, do: Callable[..., Any], retries: int) -> T
         return result
 
     def key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
-        # By what is built, never by code or arguments: new code does not invalidate the
-        # checkpoints of a build that is under way.
-        return "{build_id}-{generation}-{step}-{epoch}".format(**parameters, step=number)
+        return checkpoint_key(step=number, **parameters)
 
     body.__name__ = do.__name__
     return task(

@@ -108,7 +108,7 @@ def _files(home: Path) -> list[str]:
         str(path.relative_to(home))
         for room in rooms
         for path in (home / room).rglob("*")
-        if path.name != "leases" and not path.name.endswith(".lock")
+        if path.name != "leases" and ".lock" not in path.as_posix()
     )
 
 
