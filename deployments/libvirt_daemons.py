@@ -4,24 +4,32 @@ They serve the whole host, so several FIFTY_HOMEs share what one of them started
 says that it uses them by a file in `/run/fifty/users`; who leaves last stops them. What
 we started is what holds our own pid file, and has its name in its arguments: libvirtd
 writes that file itself, so that there is no moment at which one runs that is not known.
+Beside the pid files is kept what /dev/kvm was before (see `kvm_device`). Every change is
+recorded (`blocks.changes`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import libvirt
 
+from blocks.changes import record
 from blocks.commands import run
 from blocks.errors import HostFault
-from deployments import processes
+from deployments import kvm_device, processes
 
 URI = "qemu:///system"
 _RUN = Path("/run/fifty")
+#: What /dev/kvm was before we changed it; not there where we did not.
+_KVM_MEMORY = _RUN / "kvm.json"
 _START_S = 60.0
 #: In the order in which they are started.
 _DAEMONS = ("virtlogd", "libvirtd")
@@ -66,9 +74,17 @@ def leave(home: Path) -> list[str]:
     """
     with _alone():
         _user(home).unlink(missing_ok=True)
-        if _users() or not ours() or _domains_run():
+        if _users() or (ours() and _domains_run()):
             return []
-        return [name for name, process in reversed(ours().items()) if processes.stop(process)]
+        stopped = []
+        for name, process in reversed(ours().items()):
+            if processes.stop(process):
+                stopped.append(name)
+                record(f"Stopped {name}", f"kill {process.pid}")
+        # Also where libvirtd never came up after the device was opened for it.
+        kvm_device.put_back(_KVM_MEMORY)
+        shutil.rmtree(_RUN)
+        return stopped
 
 
 def ours() -> dict[str, processes.Process]:
@@ -88,12 +104,16 @@ def _start() -> list[str]:
     if Path("/run/systemd/system").is_dir():
         # Its own from here on: systemd's services are started at boot, and not stopped by us.
         run("systemctl", "start", "libvirtd.service", timeout_s=_START_S)
+        record("Started libvirtd.service", "systemctl start libvirtd.service")
         started = ["libvirtd.service"]
     else:
+        # Before libvirtd: it asks QEMU what it can as soon as it is up.
+        kvm_device.open_to_qemu(_KVM_MEMORY)
         started = [name for name in _DAEMONS if name not in ours()]
         for name in started:
             # --daemon comes back when the daemon listens, or with what went wrong.
             run(name, "--daemon", "--pid-file", _pid_file(name), timeout_s=_START_S, cwd=Path("/"))
+            record(f"Started {name}", f"{name} --daemon --pid-file {_pid_file(name)}")
     if not answers():
         raise HostFault(
             f"libvirt was started ({', '.join(started) or 'it runs'}), but {URI} does not answer",
@@ -130,7 +150,25 @@ def _users() -> list[Path]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """One start or stop at a time on this host."""
-    (_RUN / "users").mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (_RUN / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked():
         yield
+
+
+def _locked() -> TextIO:
+    """The lock file, locked until it is closed."""
+    file = _RUN / "lock"
+    while True:
+        (_RUN / "users").mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            opened = file.open("w")
+        except FileNotFoundError:
+            continue  # who stopped the daemons has just removed the directory
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        try:
+            found = file.stat().st_ino
+        except FileNotFoundError:
+            found = None
+        # A file that was removed while we waited for it keeps nobody else out.
+        if found == os.fstat(opened.fileno()).st_ino:
+            return opened
+        opened.close()

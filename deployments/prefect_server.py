@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from blocks.changes import record
 from blocks.errors import HostFault
 from deployments import processes
 from deployments.prefect_environment import server_environment, without_prefect
@@ -103,6 +104,10 @@ def start(home: Path, port: int | None = None) -> Server:
     process = processes.identify(child.pid)
     if process and _wait_until_well(Server(process=process, port=chosen)):
         child.returncode = 0  # it is to outlive us; without this, Popen warns about that
+        record(
+            f"Started a Prefect server on 127.0.0.1:{chosen}",
+            f"prefect server start --host 127.0.0.1 --port {chosen}",
+        )
         return Server(process=process, port=chosen)
     stop(home)
     raise HostFault(
@@ -120,6 +125,8 @@ def stop(home: Path) -> bool:
     """
     server = running(home)
     stopped = server is not None and processes.stop(server.process)
+    if server and stopped:
+        record("Stopped the Prefect server", f"kill {server.process.pid}")
     _record(home).unlink(missing_ok=True)
     return stopped
 

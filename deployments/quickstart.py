@@ -15,9 +15,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from blocks.changes import collecting
 from blocks.errors import Conflict, FiftyError
 from blocks.settings import settings
-from deployments import daemons
+from deployments import daemons, kvm_device
 from deployments.fifty_command import FiftyCommand
 from deployments.prefect_server import Server
 from deployments.takedown import take_down
@@ -107,7 +108,13 @@ def set_up(home: Path, fifty: FiftyCommand, *, uplink: bool = False) -> None:
     """
     began = time.monotonic()
     _heading("Daemons: libvirt, and a Prefect server on 127.0.0.1")
-    server = daemons.start(home)
+    with collecting() as changes:
+        server = daemons.start(home)
+    for change in changes:
+        _console.print(change.what, markup=False)
+    slow = kvm_device.advice()
+    if slow:
+        _console.print(f"Advice: {slow}", markup=False)
     _console.print(f"Prefect answers at {server.ui_url}; all files are in {home}")
     fifty.run("init")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from blocks.changes import collecting
 from blocks.errors import FiftyError, NeedsAttention
 from deployments import daemons
 from deployments.fifty_command import FiftyCommand
@@ -41,11 +42,13 @@ def take_down(home: Path, fifty: FiftyCommand, say: Callable[[str], None]) -> No
             details=left,
         )
     ours = daemons.is_ours(home)
-    stopped = daemons.stop(home)
-    say(f"stopped: {', '.join(stopped) or 'no daemon, none of ours ran'}")
+    with collecting() as changes:
+        daemons.stop(home)
+    for change in changes:
+        say(change.what)
     if ours:
         shutil.rmtree(home)
-        say(f"removed: {home}")
+        say(f"Removed {home}")
     say("Debian packages and .venv stay (`rm -r .venv` removes the environment).")
 
 
@@ -65,7 +68,7 @@ def _remove_resources(home: Path, fifty: FiftyCommand, say: Callable[[str], None
         for item in fifty.items(kind):
             name = str(item["name"])
             if succeeds(partial(fifty.run, kind, "delete", name)):
-                say(f"deleted: {kind} {name}")
+                say(f"Deleted {kind} {name}")
 
     succeeds(partial(daemons.start, home))
     # A store that an interrupted `fifty init` left is finished before it is read.

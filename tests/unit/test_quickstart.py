@@ -172,7 +172,7 @@ def test_down_removes_everything_in_an_order_that_works(world: World, fifty: Fif
         takedown.take_down(world.home, fifty, said.append)
     assert raised.value.details == ("`fifty vm delete another`: not now",)
     assert world.home.exists()
-    assert "deleted: vm hello" in said
+    assert "Deleted vm hello" in said
     assert not any("another" in line for line in said)
 
     world.changes()
