@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ class FiftyCommand:
                 details=said.get("details", ()),
             )
         raise CommandFailed(
-            f"`{typed}` ended with {done.returncode}", details=done.stderr.splitlines()[-10:]
+            f"`{typed}` {_ended(done.returncode)}", details=done.stderr.splitlines()[-10:]
         )
 
     def show(self, *words: str) -> None:
@@ -74,7 +75,10 @@ class FiftyCommand:
         """
         done = subprocess.run([self._program, *words], env=self._environment(), check=False)
         if done.returncode:
-            raise CommandFailed(f"`{shlex.join(('fifty', *words))}` ended with {done.returncode}")
+            raise CommandFailed(
+                f"`{shlex.join(('fifty', *words))}` {_ended(done.returncode)}",
+                hint="run it again to go on, or with --down to take everything away",
+            )
 
     def items(self, kind: str) -> list[dict[str, Any]]:
         """What `fifty KIND list` tells of."""
@@ -83,16 +87,19 @@ class FiftyCommand:
             raise CommandFailed(f"`fifty {kind} list --json` did not print a JSON list")
         return listed
 
-    def as_typed(self) -> str:
-        """How a person in this directory types the command for this home."""
-        variable = (
-            "" if self._home == DEFAULT_HOME else f"FIFTY_HOME={shlex.quote(str(self._home))} "
-        )
-        try:
-            program = self._program.relative_to(Path.cwd())
-        except ValueError:
-            program = self._program
-        return f"{variable}{program}"
+    def as_typed(self, program: Path | str = "") -> str:
+        """How a person in this directory types a program (`fifty`) for this home."""
+        home = "" if self._home == DEFAULT_HOME else f"FIFTY_HOME={shlex.quote(str(self._home))} "
+        if not program:
+            here = Path.cwd()
+            inside = self._program.is_relative_to(here)
+            program = self._program.relative_to(here) if inside else self._program
+        return f"{home}{program}"
 
     def _environment(self) -> dict[str, str]:
         return {**without_prefect(os.environ), "FIFTY_HOME": str(self._home)}
+
+
+def _ended(code: int) -> str:
+    """How a command ended, in words; a negative code is a signal's number."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"

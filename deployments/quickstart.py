@@ -91,7 +91,7 @@ def _say_what_next(server: Server, fifty: FiftyCommand, began: float) -> None:
         f"  {command} vm ssh {VM}\n"
         f"  {command} vm create second --image {IMAGE} --flavor tiny --network {NETWORK}\n"
         f"  {command} --help\n"
-        "  ./deployments/quickstart --down"
+        f"  {fifty.as_typed('./deployments/quickstart')} --down"
     )
 
 

@@ -64,8 +64,10 @@ def _remove_resources(home: Path, fifty: FiftyCommand, say: Callable[[str], None
             return False
         return True
 
-    def delete(kind: str) -> None:
+    def delete(kind: str, *, external: bool | None = None) -> None:
         for item in fifty.items(kind):
+            if external is not None and item["external"] != external:
+                continue
             name = str(item["name"])
             if succeeds(partial(fifty.run, kind, "delete", name)):
                 say(f"Deleted {kind} {name}")
@@ -73,8 +75,11 @@ def _remove_resources(home: Path, fifty: FiftyCommand, say: Callable[[str], None
     succeeds(partial(daemons.start, home))
     # A store that an interrupted `fifty init` left is finished before it is read.
     succeeds(partial(fifty.run, "init"))
-    # Each kind stands on the ones after it.
-    for kind in ("vm", "router", "network", "image"):
-        succeeds(partial(delete, kind))
+    # Each stands on the ones after it; a tenant's network takes the router's leg with it.
+    succeeds(partial(delete, "vm"))
+    succeeds(partial(delete, "network", external=False))
+    succeeds(partial(delete, "router"))
+    succeeds(partial(delete, "network", external=True))
+    succeeds(partial(delete, "image"))
     succeeds(partial(fifty.run, "audit", "--fix", ok_codes=_AUDIT_CLEAN))
     return left

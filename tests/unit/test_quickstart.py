@@ -26,13 +26,21 @@ words = [word for word in sys.argv[1:] if word != "--json"]
 world["calls"].append(" ".join(words))
 kind, action, name = (words + ["", ""])[:3]
 said, code = {{}}, 0
-if " ".join(words[:3]) in world["refuse"]:
+routers = world["router"].values()
+in_use = action == "delete" and (
+    kind == "router"
+    and any(leg["network"] in world["network"] for leg in world[kind][name]["interfaces"])
+    or kind == "network" and any(router["gateway"] == {{"network": name}} for router in routers)
+    or kind == "image" and world["vm"]
+)
+if " ".join(words[:3]) in world["refuse"] or in_use:
     said, code = {{"error": "Conflict", "message": "not now", "hint": "wait", "details": []}}, 1
 elif action == "list":
     said = [dict(item, name=key) for key, item in world[kind].items()]
 elif action in ("create", "build"):
     status = "active" if kind == "image" else "ACTIVE"
-    world[kind][name] = {{"status": status, "outside": words[-1]}}
+    external = "--external" in words
+    world[kind][name] = {{"status": status, "outside": words[-1], "external": external}}
     if kind == "router":
         world[kind][name] = {{"gateway": None, "interfaces": []}}
 elif action == "set-gateway":
@@ -170,7 +178,7 @@ def test_down_removes_everything_in_an_order_that_works(world: World, fifty: Fif
     said: list[str] = []
     with pytest.raises(NeedsAttention) as raised:
         takedown.take_down(world.home, fifty, said.append)
-    assert raised.value.details == ("`fifty vm delete another`: not now",)
+    assert "`fifty vm delete another`: not now" in raised.value.details
     assert world.home.exists()
     assert "Deleted vm hello" in said
     assert not any("another" in line for line in said)
@@ -186,6 +194,7 @@ def test_down_removes_everything_in_an_order_that_works(world: World, fifty: Fif
     assert [call for call in done["calls"] if not call.endswith(" list")] == [
         "init",
         "vm delete another",
+        "image delete micro",
         "audit --fix",
     ]
     assert not (done["vm"] or done["router"] or done["network"] or done["image"])
