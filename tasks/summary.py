@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import re
 import threading
 from collections.abc import Sequence
 from uuid import UUID
@@ -14,14 +15,23 @@ from blocks.state import Build, Entry, StateStore, StepState
 from tasks.step import Catalogue
 
 PROGRESS_EVERY_S = 1.0
-_GLYPHS = {
-    StepState.RUNNING: "⏳ running",
-    StepState.DONE: "✅ done",
-    StepState.FAILED: "❌ failed",
-    StepState.UNDOING: "⏳ undoing",
-    StepState.UNDONE: "↩️ undone",
-    StepState.UNDO_FAILED: "❌ undo failed",
+_STATES = {
+    StepState.RUNNING: "▶ running",
+    StepState.DONE: "✔ done",
+    StepState.FAILED: "✘ failed",
+    StepState.UNDOING: "◀ undoing",
+    StepState.UNDONE: "↶ undone",
+    StepState.UNDO_FAILED: "‼ undo failed",
 }
+#: How a build stands, for people; the others' names say it.
+_STANDING = {
+    "kept": "stopped, and kept as it is",
+    "undone": "undone, nothing of it is left on the host",
+    "refused": "refused, nothing was changed",
+    "needs_attention": "needs attention",
+}
+#: The UI does not wrap a table's cells: a longer text pushes its column out of sight.
+_CELL_LENGTH = 34
 
 
 def cell(text: str) -> str:
@@ -31,9 +41,17 @@ def cell(text: str) -> str:
     return " ".join(text.split())
 
 
-def code(text: str) -> str:
-    """A text as inline code inside a table's cell."""
-    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
+def shortened(text: str, length: int = _CELL_LENGTH) -> str:
+    """A text that is no longer than a table has room for."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
+def fenced(lines: Sequence[str]) -> list[str]:
+    """Lines as a block of code, which ends where they end, whatever they hold."""
+    flat = [" ".join(line.split()) for line in lines]
+    longest = max((len(run) for line in flat for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}sh", *flat, fence]
 
 
 class Progress:
@@ -89,28 +107,31 @@ def publish_summary(catalogue: Catalogue, store: StateStore, build: Build) -> No
 
 
 def render(catalogue: Catalogue, store: StateStore, build: Build) -> str:
-    """The summary as Markdown."""
+    """The summary as Markdown: how it ended, the clocks, the steps, and what they changed."""
     entries = store.journal.entries(build.id, build.generation)
-    parts = [f"# {cell(build.name)}: {cell(build.state)}", *_fault(build)]
+    standing = _STANDING.get(build.state, build.state)
+    parts = [f"# {cell(build.name)}: {cell(standing)}", "", *_fault(catalogue, build)]
     if catalogue.name == "vm":
         parts += _clocks(store, build)
     parts += [
-        f"Generation {build.generation}, request `{cell(build.request_id)}`, id `{build.id}`.",
+        f"Generation {build.generation}, request {cell(build.request_id)}, id {build.id}.",
         "",
-        "| # | stage | step | state | seconds | attempts | what changed |",
-        "|--:|---|---|---|--:|--:|---|",
-        *_rows(catalogue, entries),
+        "| step | state | seconds | attempts | what changed |",
+        "|---|---|--:|--:|---|",
+        *_rows(catalogue, entries, (build.fault or {}).get("step")),
+        "",
+        *_changes(catalogue, entries),
     ]
     return "\n".join(parts)
 
 
-def _fault(build: Build) -> list[str]:
+def _fault(catalogue: Catalogue, build: Build) -> list[str]:
     if not build.fault:
         return []
     fault = build.fault
-    lines = [f"**{cell(fault['error'])}**: {cell(fault['message'])}", ""]
-    if fault.get("step"):
-        lines[0] = f"Stopped at step {fault['step']}. " + lines[0]
+    step = catalogue.steps.get(fault.get("step") or 0)
+    stopped = f"Stopped at step {step.label}. " if step else ""
+    lines = [f"{stopped}**{cell(fault['error'])}**: {cell(fault['message'])}", ""]
     lines += [f"- {cell(detail)}" for detail in fault.get("details", [])]
     if fault.get("hint"):
         lines += ["", f"What to do: {cell(fault['hint'])}"]
@@ -123,7 +144,7 @@ def _clocks(store: StateStore, build: Build) -> list[str]:
     except NotFound:
         return []
     shown = [
-        f"{words} {value:.1f} s"
+        (f"to {words}", f"{value:.1f} s")
         for words, value in (
             ("running", clocks.running_s),
             ("booted", clocks.booted_s),
@@ -131,25 +152,60 @@ def _clocks(store: StateStore, build: Build) -> list[str]:
         )
         if value is not None
     ]
-    return [f"From acceptance to: {', '.join(shown)}.", ""] if shown else []
+    if not shown:
+        return []
+    names, values = zip(*shown, strict=True)
+    return [
+        f"| from acceptance | {' | '.join(names)} |",
+        "|---|" + "--:|" * len(names),
+        f"| | {' | '.join(values)} |",
+        "",
+    ]
 
 
-def _rows(catalogue: Catalogue, entries: Sequence[Entry]) -> list[str]:
+def _rows(catalogue: Catalogue, entries: Sequence[Entry], failed: int | None) -> list[str]:
     known = {entry.step: entry for entry in entries}
     rows = []
     for number, step in catalogue.steps.items():
         entry = known.get(number)
         if entry is None:
-            rows.append(f"| {number} | {step.stage} | {step.title} | pending | | | |")
+            rows.append(f"| {step.label} | · | | | |")
             continue
-        seconds = ""
-        if entry.started_at and entry.finished_at and entry.state is StepState.DONE:
-            seconds = f"{(entry.finished_at - entry.started_at).total_seconds():.3f}"
-        changes = "<br>".join(
-            f"{cell(change.what)} {code(change.command)}" for change in entry.changes
-        )
+        state = _STATES[entry.state]
+        if entry.state is StepState.UNDONE and step.undo is None:
+            state = _STATES[StepState.FAILED] if number == failed else "nothing to undo"
         rows.append(
-            f"| {number} | {step.stage} | {step.title} | {_GLYPHS[entry.state]} "
-            f"| {seconds} | {entry.attempts} | {changes} |"
+            f"| {step.label} | {state} | {_seconds(entry)} | {entry.attempts} "
+            f"| {_in_short(entry)} |"
         )
     return rows
+
+
+def _seconds(entry: Entry) -> str:
+    """How long a step took; of one that was undone only the undo's end is known."""
+    ended = entry.state in (StepState.DONE, StepState.FAILED)
+    if not (ended and entry.started_at and entry.finished_at):
+        return ""
+    return f"{(entry.finished_at - entry.started_at).total_seconds():.3f}"
+
+
+def _in_short(entry: Entry) -> str:
+    """What a step changed, or what went wrong with it, as far as a table's cell holds it."""
+    if entry.state in (StepState.FAILED, StepState.UNDO_FAILED) and entry.error:
+        return cell(shortened(str(entry.error.get("message", ""))))
+    if not entry.changes:
+        return ""
+    more = f" (+ {len(entry.changes) - 1})" if len(entry.changes) > 1 else ""
+    return cell(shortened(entry.changes[0].what, _CELL_LENGTH - len(more)) + more)
+
+
+def _changes(catalogue: Catalogue, entries: Sequence[Entry]) -> list[str]:
+    """All that was changed, in words and as the commands that a person would have typed."""
+    lines = []
+    for entry in entries:
+        if entry.changes:
+            told = [
+                line for change in entry.changes for line in (f"# {change.what}", change.command)
+            ]
+            lines += [f"**{catalogue.steps[entry.step].label}**", "", *fenced(told), ""]
+    return ["## What changed, as commands", "", *lines] if lines else []

@@ -19,8 +19,10 @@ TIMEOUT_S = 900
 
 _FIRST_PROCESS = """
 set -e
+findmnt --noheadings --raw --output TARGET | grep ^/run/ | sort -r | xargs -r umount --lazy
 for directory in /run /var/lib/libvirt /var/log/libvirt; do mount -t tmpfs none $directory; done
 mkdir -p /var/lib/libvirt/qemu /run/lock /run/netns
+mount --bind /run/netns /run/netns  # as the first `ip netns add` after a boot leaves it
 if test -e /dev/kvm; then
   mknod -m 0600 /run/kvm c 10 232
   mount --bind /run/kvm /dev/kvm
@@ -38,8 +40,8 @@ nft list tables
 sed 's/^/mount /' /proc/self/mountinfo | cut -d' ' -f1,6
 ps -e --format ppid=,args= --cols 300 | sed "/^ *$$ /d;s/^ *[0-9]* /process /"
 stat -c '%n %U:%G %a' /dev/kvm
-ls -d /run/fifty /run/netns/* "$FIFTY_HOME" /var/tmp/fifty* 2>/dev/null
-losetup --list --noheadings
+ls -d /run/fifty /run/netns/* "$FIFTY_HOME" 2>/dev/null
+losetup --list --noheadings | grep --fixed-strings "$FIFTY_HOME"
 """
 
 
