@@ -31,7 +31,7 @@ _STANDING = {
     "needs_attention": "needs attention",
 }
 #: The UI does not wrap a table's cells: a longer text pushes its column out of sight.
-_CELL_LENGTH = 34
+_CELL_LENGTH = 30
 
 
 def cell(text: str) -> str:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from blocks.errors import NotFound
 from blocks.settings import settings
-from deployments import catalogue, prefect_settings
+from deployments import catalogue, kvm_device, prefect_settings
 from deployments.cli import output
 from deployments.cli.context import Flag, Json, open_store, require_root
 from deployments.cli.glyphs import STAGES
@@ -122,6 +122,7 @@ def audit(*, fix: Flag = False, json: Json = False) -> int:
 
     world = open_world(settings())
     before = look(world, fix=fix)
+    advice = kvm_device.advice()
     clean = before.clean or (fix and look(world, fix=False).clean)
     if json:
         output.document(
@@ -129,6 +130,7 @@ def audit(*, fix: Flag = False, json: Json = False) -> int:
                 "clean": before.clean,
                 "fixed": bool(fix and clean and not before.clean),
                 "astray": [thing.model_dump(mode="json") for thing in before.astray],
+                "advice": [advice] if advice else [],
             }
         )
     else:
@@ -142,6 +144,8 @@ def audit(*, fix: Flag = False, json: Json = False) -> int:
         )
         if not before.clean and fix:
             output.say("All of it is removed." if clean else "Not all of it could be removed.")
+        if advice:
+            output.say(f"advice: {advice}")
     if before.clean:
         return 0
     return REMOVED if clean else ASTRAY

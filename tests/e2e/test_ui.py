@@ -20,7 +20,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-CREATE = ("vm", "create", "--image", "micro", "--flavor", "tiny", "--network", "lab")
+LIKE_THIS = ("--image", "micro", "--flavor", "tiny", "--network", "lab")
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_run_shows_its_fifty_steps_and_its_summary(
 def test_a_failure_is_told_in_plain_words_with_what_was_undone(
     cloud: Cloud, page: Page, pictures: Path
 ) -> None:
-    cloud.fifty(*CREATE, "fails", fault="46:raise", code=1)
+    cloud.fifty("vm", "create", "fails", *LIKE_THIS, fault="46:raise", code=1)
     open_run(page, cloud, "fails")
     expect(page.get_by_text("RolledBack").first).to_be_visible()
     open_tab(page, "Task Runs")
@@ -111,7 +111,9 @@ def test_the_steps_are_drawn_on_the_terminal_and_progress_in_the_ui(
     cloud: Cloud, page: Page, titles: list[str], pictures: Path, tmp_path: Path
 ) -> None:
     with screen.Terminal(tmp_path / "tmux") as terminal:
-        terminal.run("fifty", *CREATE, "drawn", variables={"FIFTY_FAULT": "47:hang"})
+        terminal.run(
+            "fifty", "vm", "create", "drawn", *LIKE_THIS, variables={"FIFTY_FAULT": "47:hang"}
+        )
         eventually(lambda: "▶ 47 Watch the boot" in terminal.text(), "step 47 at work")
         open_run(page, cloud, "drawn")
         open_artifact(page, "vm-drawn-progress")
@@ -119,7 +121,7 @@ def test_the_steps_are_drawn_on_the_terminal_and_progress_in_the_ui(
         expect(page.get_by_text(told)).to_be_visible()
     cloud.fifty("vm", "resume", "drawn")
     with screen.Terminal(tmp_path / "tmux") as terminal:
-        terminal.run("fifty", *CREATE, "web", "--volume", "1")
+        terminal.run("fifty", "vm", "create", "web", *LIKE_THIS, "--volume", "1")
         eventually(lambda: "web is ACTIVE" in terminal.text(), "VM on the terminal")
         shown = terminal.text()
         for title in titles:
