@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from tasks.draft import describe_all
 from tasks.run import Plan, Runner, lease, stays_resumable
 from tasks.step import Catalogue, Subject, error_dict
 from tasks.summary import Progress, publish_summary
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class Buildable(Subject, Protocol):
@@ -171,6 +174,12 @@ def _text(form: Mapping[str, Any], field: str, default: str) -> str:
     return value if isinstance(value, str) and value else default
 
 
+def _name(form: Mapping[str, Any]) -> str:
+    """What the build is called: the thing's name, where that is one at all."""
+    name = _text(form, "name", _text(form, "recipe", ""))
+    return name if _NAME.fullmatch(name) else "(no name)"
+
+
 def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
     """Record the build, or find the one whose request id this is; True where it ended before."""
     flow_run_id = _flow_run_id()
@@ -178,7 +187,7 @@ def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
     build, new = world.store.builds.open(
         build_id=str(uuid.uuid4()),
         catalogue=kind.catalogue.name,
-        name=_text(form, "name", "(no name)")[:63],
+        name=_name(form),
         credentials=credentials,
         request=form,
         request_id=_text(form, "request_id", flow_run_id or str(uuid.uuid4())),

@@ -100,7 +100,7 @@ class Progress:
 def publish_summary(catalogue: Catalogue, store: StateStore, build: Build) -> None:
     """Write the summary artifact of a build: its steps, its clocks, and its failure."""
     create_markdown_artifact(
-        key=f"{catalogue.name}-{build.name}-summary".lower().replace("_", "-").replace(".", "-"),
+        key=re.sub("[^a-z0-9]+", "-", f"{catalogue.name}-{build.name}-summary".lower()),
         markdown=render(catalogue, store, build),
         description=f"{build.name}: {build.state}",
     )

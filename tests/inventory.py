@@ -62,12 +62,15 @@ def _domains(site: str) -> list[str]:
     names = _lines("virsh", "-q", "-c", "qemu:///system", "list", "--all", "--name")
     found = []
     for name in sorted(filter(None, names)):
-        xml = subprocess.run(
+        shown = subprocess.run(
             ["virsh", "-q", "-c", "qemu:///system", "dumpxml", name],
             capture_output=True,
             text=True,
             check=False,
-        ).stdout
+        )
+        xml = shown.stdout
+        if shown.returncode != 0:  # gone since it was listed
+            continue
         if DOMAIN_METADATA_URI not in xml or f">{site}<" in xml or f'"{site}"' in xml:
             found.append(name)
     return found

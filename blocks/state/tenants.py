@@ -88,7 +88,7 @@ class Tenants:
             ).one_or_none()
             if row is None:
                 return None
-            tenant, issued = row.tuple()
+            tenant, issued = row
             return Caller(
                 tenant.id, tenant.name, issued.role, tenant.enabled, tenant.rate_per_minute
             )

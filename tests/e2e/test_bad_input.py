@@ -203,7 +203,7 @@ COMMANDS: Sequence[tuple[int, Sequence[str]]] = (
     (2, ("vm", "create", "bad")),
     (2, ("frobnicate",)),
     (2, (*CREATE, "--colour", "red")),
-    (2, (*CREATE, "--volume", "big")),
+    (1, (*CREATE, "--volume", "big")),
     (2, (*CREATE, "--on-failure", "shrug")),
     (1, (*CREATE, "--volume", "0")),
     (1, (*CREATE, "--volume=-1")),
