@@ -15,8 +15,9 @@ from blocks.resources.base import HostName, Resource, ResourceName
 
 #: Nova's limit for user data, before base64.
 USER_DATA_LIMIT = 64 * 1024
-#: For each injected file, and for all of them together.
-INJECT_LIMIT = 1024 * 1024
+#: For all injected files together: Prefect takes 512 KiB of parameters at most, in which
+#: they are base64, beside the user data.
+INJECT_LIMIT = 256 * 1024
 INJECT_FILES = 16
 
 KEY_TYPES = (

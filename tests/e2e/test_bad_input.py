@@ -80,12 +80,12 @@ VMS: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]] = (
     ),
     (
         "injected file over the limit",
-        {"inject": [{"path": "/a", "content_base64": _content(1024 * 1024 + 1)}]},
+        {"inject": [{"path": "/a", "content_base64": _content(256 * 1024 + 1)}]},
         ["inject.0.content_base64:", "limit"],
     ),
     (
         "injected files over the limit together",
-        {"inject": [{"path": f"/{n}", "content_base64": _content(600 * 1024)} for n in ("a", "b")]},
+        {"inject": [{"path": f"/{n}", "content_base64": _content(140 * 1024)} for n in ("a", "b")]},
         ["inject:", "limit"],
     ),
     ("volume of nothing", {"volumes": [0]}, ["volumes.0:"]),
@@ -243,6 +243,6 @@ def test_a_refusal_as_json_is_one_document(tempting: Cloud) -> None:
     done = tempting.run(*CREATE[:3], "--image", "nothing", "--network", "nowhere", "--json")
     assert done.returncode == 1
     document = json.loads(done.stdout)
-    assert document["error"] == "NotFound"
+    assert document["error"] == "NotFound", document
     assert len(document["details"]) == 2
     assert document["hint"]
