@@ -15,7 +15,7 @@ from blocks.state import Build, Caller, StateStore
 from blocks.world import World
 from tasks.access import identify
 from tasks.draft import describe_all
-from tasks.session import Kind
+from tasks.ends import Kind
 from tasks.step import Catalogue
 
 

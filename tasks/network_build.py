@@ -12,7 +12,7 @@ from blocks.fabric import NetworkFabric
 from blocks.resources import Network, NetworkRequest, Pool, Port, PortKind, Router, Subnet
 from blocks.state import Build, Caller, StateStore
 from blocks.world import World
-from tasks.session import Kind
+from tasks.ends import Kind
 from tasks.step import Catalogue
 
 

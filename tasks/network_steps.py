@@ -11,13 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from blocks.changes import record
-from blocks.errors import Conflict, Denied, InvalidRequest, NotFound
+from blocks.errors import Denied, InvalidRequest, NotFound
 from blocks.fabric import NetworkFabric
 from blocks.resources import (
     Network,
     NetworkRequest,
     NetworkType,
-    Port,
     PortKind,
     Router,
     Subnet,
@@ -27,6 +26,7 @@ from tasks.access import identify
 from tasks.draft import describe_all, valid_part
 from tasks.network_build import NETWORK, planned_subnet
 from tasks.network_request import problems
+from tasks.router_legs import add_interface, clear_gateway, refresh_router, set_gateway
 
 step = NETWORK.stage("N")
 
@@ -201,17 +201,6 @@ def detach_subnet(network: Network, store: StateStore, fabric: NetworkFabric) ->
         refresh_router(router.id, store, fabric)
 
 
-def refresh_router(router_id: str, store: StateStore, fabric: NetworkFabric) -> None:
-    """Make a router's namespace be what is recorded; gone where it has no legs at all."""
-    router = store.routers.get(router_id)
-    if not router.legs and router.gateway is None:
-        fabric.remove_router(router.id)
-        return
-    fabric.realize_router(router)
-    if router.gateway is not None:
-        fabric.connect_outside(router)
-
-
 @step(7, "Attach the subnet to the router", undo=detach_subnet)
 def attach_subnet(
     build: Build,
@@ -232,31 +221,6 @@ def attach_subnet(
     return router.id
 
 
-def add_interface(router: Router, network: Network, subnet: Subnet, store: StateStore) -> Port:
-    """Record a router's leg in a network, with the gateway's address.
-
-    Raises:
-        Conflict: The network has no gateway address, or another router has it.
-    """
-    if subnet.gateway is None:
-        raise Conflict(f"the network {network.name!r} has no gateway address")
-    other = store.routers.of_network(network.id)
-    if other is not None and other.id != router.id:
-        raise Conflict(f"{network.name!r} is attached to the router {other.name!r} already")
-    port_id = str(uuid.uuid5(uuid.UUID(router.id), f"interface {network.id}"))
-    store.ports.plan(
-        port_id=port_id,
-        tenant_id=router.tenant_id,
-        network_id=network.id,
-        kind=PortKind.ROUTER_INTERFACE,
-        device_id=router.id,
-        host=store.host,
-    )
-    store.ports.give_mac(port_id)
-    store.ports.give_gateway(port_id, subnet.id)
-    return store.ports.get(port_id)
-
-
 def clear_new_gateway(
     build: Build,
     plan: dict[str, Any],
@@ -267,14 +231,6 @@ def clear_new_gateway(
     """Clear the gateway that this build set, if it never came to its end."""
     if router is not None and plan.get("gateway_is_new") and build.state != "deleting":
         clear_gateway(router, store, fabric)
-
-
-def clear_gateway(router: Router, store: StateStore, fabric: NetworkFabric) -> None:
-    """Take a router's gateway away, record and leg."""
-    if router.gateway is not None:
-        fabric.disconnect_outside(router)
-        store.ports.delete(router.gateway.port.id)
-    refresh_router(router.id, store, fabric)
 
 
 @step(8, "Set the router's gateway", undo=clear_new_gateway)
@@ -297,32 +253,3 @@ def set_router_gateway(
     outside = store.networks.find(caller.tenant_id, request.external_network)
     set_gateway(router, outside, store, fabric)
     return outside.id
-
-
-def set_gateway(router: Router, outside: Network, store: StateStore, fabric: NetworkFabric) -> None:
-    """Give a router its gateway in an external network.
-
-    Raises:
-        Conflict: It has one in another network.
-        InvalidRequest: The network is not external.
-    """
-    if not outside.external:
-        raise InvalidRequest(f"{outside.name!r} is not an external network")
-    if router.gateway is not None and router.gateway.network.id != outside.id:
-        raise Conflict(
-            f"{router.name!r} has its gateway in {router.gateway.network.name!r}",
-            hint=f"`fifty router clear-gateway {router.name}` first",
-        )
-    [subnet] = store.networks.subnets(outside.id)
-    port_id = str(uuid.uuid5(uuid.UUID(router.id), f"gateway {outside.id}"))
-    store.ports.plan(
-        port_id=port_id,
-        tenant_id=router.tenant_id,
-        network_id=outside.id,
-        kind=PortKind.ROUTER_GATEWAY,
-        device_id=router.id,
-        host=store.host,
-    )
-    store.ports.give_mac(port_id)
-    store.ports.give_address(port_id, subnet.id)
-    refresh_router(router.id, store, fabric)

@@ -18,7 +18,7 @@ from blocks.state import Caller
 from blocks.world import World, open_world
 from tasks.access import identify
 from tasks.draft import describe_all
-from tasks.network_steps import add_interface, clear_gateway, refresh_router, set_gateway
+from tasks.router_legs import add_interface, clear_gateway, refresh_router, set_gateway
 from tasks.session import as_form, refused
 
 NEEDS_NETWORK = ("add-interface", "set-gateway")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
@@ -14,53 +13,19 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
-from blocks.errors import Conflict, Denied, FiftyError, InvalidRequest, NeedsAttention, NotFound
+from blocks.errors import Conflict, Denied, FiftyError, InvalidRequest, NotFound
 from blocks.resources import VmReference
 from blocks.settings import settings
-from blocks.state import Build, StepState
+from blocks.state import Build
 from blocks.world import World, open_world
 from tasks.access import identify
 from tasks.draft import describe_all
+from tasks.ends import Kind, failed, message_of, undo
 from tasks.run import Plan, Runner, lease, stays_resumable
-from tasks.step import Catalogue, Subject, error_dict
+from tasks.step import error_dict
 from tasks.summary import Progress, publish_summary
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-class Buildable(Subject, Protocol):
-    """A subject that knows what the ends of its build mean for the thing itself."""
-
-    #: Holds the lease's token while a run works on the build.
-    lease_token: str | None
-
-    def settle(self, state: str, fault: dict[str, Any] | None) -> str:
-        """Make the thing itself say how its build stands.
-
-        Args:
-            state: The build's new state: building, complete, kept, refused, undone,
-                needs_attention, deleting, deleted.
-            fault: Why, where there is a reason.
-
-        Returns:
-            In words, for the run's state message.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of thing that is built.
-
-    Attributes:
-        word: What it is called in messages and hints: `vm`, `network`.
-        undo_again: The command that tries a failed undo again.
-    """
-
-    word: str
-    catalogue: Catalogue
-    subject: Callable[[World, Build], Buildable]
-    undo_again: str = "delete"
 
 
 def create(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> State[Any]:
@@ -113,7 +78,7 @@ def rollback(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
         with lease(subject, "rollback") as token, Progress(kind.catalogue, world.store, build.id):
             subject.lease_token = token
             cause = build.fault or {"error": "Stopped", "message": "undone on request"}
-            state = _undo(kind, subject, Runner(kind.catalogue, subject), cause, undone="undone")
+            state = undo(kind, subject, Runner(kind.catalogue, subject), cause, undone="undone")
             # Undoing is what was asked for: done, the run has succeeded.
             done = state.name == "RolledBack"
             return Completed(message=f"{build.name} is undone") if done else state
@@ -133,7 +98,7 @@ def delete(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
             subject.settle("deleting", None)
             world.store.builds.update(build.id, state="deleting")
             runner = Runner(kind.catalogue, subject)
-            return _undo(kind, subject, runner, None, undone="deleted")
+            return undo(kind, subject, runner, None, undone="deleted")
     except FiftyError as error:
         return refused(error)
 
@@ -154,14 +119,7 @@ def as_form(request: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
 def refused(error: FiftyError) -> State[Any]:
     """The state of a run whose request was refused."""
     get_run_logger().error("%s: %s (%s)", type(error).__name__, error, error.hint)
-    return Failed(name="Refused", message=_words(error_dict(error)))
-
-
-def _words(fault: Mapping[str, Any]) -> str:
-    lines = [f"{fault['error']}: {fault['message']}", *fault.get("details", [])]
-    if fault.get("hint"):
-        lines.append(f"hint: {fault['hint']}")
-    return "\n".join(lines)
+    return Failed(name="Refused", message=message_of(error_dict(error)))
 
 
 def _flow_run_id() -> str | None:
@@ -243,7 +201,7 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
         except BaseException as error:
             if stays_resumable(error):
                 raise
-            state = _failed(kind, subject, runner, error)
+            state = failed(kind, subject, runner, error)
             if not isinstance(error, Exception):
                 raise
             return state
@@ -253,84 +211,9 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
     return Completed(message=words)
 
 
-def _failed(kind: Kind, subject: Buildable, runner: Runner, error: BaseException) -> State[Any]:
-    """Keep the build as it is, or undo it, as its policy says."""
-    store = subject.store
-    fault = {**error_dict(error), "step": _failed_step(subject)}
-    get_run_logger().error("%s", _words(fault))
-    store.builds.update(subject.build_id, fault=fault)
-    build = store.builds.get(subject.build_id)
-    if build.policy == "keep" and not isinstance(error, NeedsAttention):
-        return _end(kind, subject, "kept", fault, "Kept")
-    return _undo(kind, subject, runner, fault, undone="undone")
-
-
-def _failed_step(subject: Subject) -> int | None:
-    entries = subject.store.journal.entries(subject.build_id, subject.generation)
-    failed = [
-        (entry.finished_at, entry.step)
-        for entry in entries
-        if entry.state is StepState.FAILED and entry.finished_at
-    ]
-    return min(failed)[1] if failed else None
-
-
-def _undo(
-    kind: Kind,
-    subject: Buildable,
-    runner: Runner,
-    fault: dict[str, Any] | None,
-    *,
-    undone: str,
-) -> State[Any]:
-    """Undo every step, and record how that ended.
-
-    Args:
-        kind: What is undone.
-        subject: The build.
-        runner: Its runner.
-        fault: Why; None for a delete, which needs no reason.
-        undone: The build's state when nothing is left: `undone` or `deleted`.
-    """
-    left = runner.unwind()
-    if left:
-        name = subject.store.builds.get(subject.build_id).name
-        error = NeedsAttention(
-            f"{len(left)} undo(s) of {name} failed",
-            hint=f"`fifty {kind.word} {kind.undo_again} {name}` tries again once the cause is gone",
-            details=left,
-        )
-        trouble = {**error_dict(error), "step": fault.get("step") if fault else None}
-        return _end(kind, subject, "needs_attention", trouble, "NeedsAttention")
-    if undone == "undone" and not runner.changed:
-        return _end(kind, subject, "refused", fault, "Refused")
-    state = _end(kind, subject, undone, fault, "RolledBack")
-    if undone == "deleted":
-        _forget_checkpoints(subject)
-    return state
-
-
-def _end(
-    kind: Kind, subject: Buildable, state: str, fault: dict[str, Any] | None, failed: str
-) -> State[Any]:
-    """Record a build's end on the build, on the thing, and in the summary artifact."""
-    store = subject.store
-    words = subject.settle(state, fault)
-    store.builds.update(subject.build_id, state=state, fault=fault)
-    publish_summary(kind.catalogue, store, store.builds.get(subject.build_id))
-    if state == "deleted":
-        return Completed(message=words)
-    return Failed(name=failed, message=_words(fault or {"error": failed, "message": words}))
-
-
-def _forget_checkpoints(subject: Subject) -> None:
-    for file in settings().checkpoints.glob(f"{uuid.UUID(subject.build_id)}-*"):
-        file.unlink(missing_ok=True)
-
-
 def _as_it_ended(build: Build) -> State[Any]:
     fault = build.fault or {"error": "Conflict", "message": f"{build.name} is {build.state}"}
-    return Failed(name="Refused", message=_words(fault))
+    return Failed(name="Refused", message=message_of(fault))
 
 
 def _what_else(kind: Kind, build: Build) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tasks.ends import Kind
 from tasks.run import Plan, Runner
-from tasks.session import Kind
 from tasks.vm_build import VM, VmBuild
 
 VM_KIND = Kind("vm", VM, VmBuild, undo_again="rollback")

@@ -1,4 +1,4 @@
-"""Networks, subnets and routers in the state store."""
+"""Networks and subnets in the state store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from blocks.errors import Conflict, NotFound
@@ -15,17 +15,13 @@ from blocks.resources import (
     NetworkType,
     Pool,
     PortKind,
-    Router,
-    RouterLeg,
     Subnet,
 )
 from blocks.state.database import Database
-from blocks.state.ports import port_model
 from blocks.state.tables import (
     AddressRow,
     NetworkRow,
     PortRow,
-    RouterRow,
     SegmentRow,
     SubnetRow,
 )
@@ -174,102 +170,6 @@ class Networks:
             return True
 
 
-class Routers:
-    """Routers; their legs are ports."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def create(self, router: Router) -> bool:
-        """Record a router; False where it is recorded already.
-
-        Raises:
-            Conflict: The tenant has another one of that name.
-        """
-        with self._database.write() as session:
-            if session.get(RouterRow, router.id) is not None:
-                return False
-            other = session.scalar(
-                select(RouterRow.id).where(
-                    RouterRow.tenant_id == router.tenant_id, RouterRow.name == router.name
-                )
-            )
-            if other is not None:
-                raise Conflict(f"a router named {router.name!r} is there already")
-            session.add(
-                RouterRow(
-                    id=router.id,
-                    tenant_id=router.tenant_id,
-                    name=router.name,
-                    host=router.host,
-                    snat=router.snat,
-                )
-            )
-            return True
-
-    def get(self, router_id: str) -> Router:
-        """A router with its legs.
-
-        Raises:
-            NotFound: There is none.
-        """
-        with self._database.read() as session:
-            row = session.get(RouterRow, router_id)
-            if row is None:
-                raise NotFound(f"there is no router with id {router_id}")
-            return _router(session, row)
-
-    def find(self, tenant_id: str, name: str) -> Router:
-        """A tenant's router by name or id.
-
-        Raises:
-            NotFound: There is none.
-        """
-        for router in self.list(tenant_id):
-            if name in (router.name, router.id):
-                return router
-        raise NotFound(f"there is no router {name!r}")
-
-    def list(self, tenant_id: str | None = None) -> list[Router]:
-        """Routers by name, of one tenant or all."""
-        query = select(RouterRow).order_by(RouterRow.name)
-        if tenant_id is not None:
-            query = query.where(RouterRow.tenant_id == tenant_id)
-        with self._database.read() as session:
-            return [_router(session, row) for row in session.scalars(query).all()]
-
-    def of_network(self, network_id: str) -> Router | None:
-        """The router with an interface in a network."""
-        with self._database.read() as session:
-            row = session.scalar(
-                select(RouterRow)
-                .join(PortRow, PortRow.device_id == RouterRow.id)
-                .where(PortRow.network_id == network_id, PortRow.kind == PortKind.ROUTER_INTERFACE)
-            )
-            return _router(session, row) if row is not None else None
-
-    def delete(self, router_id: str) -> bool:
-        """Forget a router that has no legs.
-
-        Raises:
-            Conflict: It still has interfaces or a gateway.
-        """
-        with self._database.write() as session:
-            row = session.get(RouterRow, router_id)
-            if row is None:
-                return False
-            legs = session.scalar(
-                select(func.count()).select_from(PortRow).where(PortRow.device_id == router_id)
-            )
-            if legs:
-                raise Conflict(
-                    f"the router {row.name!r} still has {legs} interface(s)",
-                    hint="`fifty router clear-gateway` and delete its networks first",
-                )
-            session.delete(row)
-            return True
-
-
 def network_model(session: Session, row: NetworkRow) -> Network:
     """The model of a network's row."""
     values = {column.key: getattr(row, column.key) for column in row.__table__.columns}
@@ -282,10 +182,11 @@ def subnets_of(session: Session, network_id: str) -> list[Subnet]:
     rows = session.scalars(
         select(SubnetRow).where(SubnetRow.network_id == network_id).order_by(SubnetRow.cidr)
     ).all()
-    return [_subnet(session, row) for row in rows]
+    return [subnet_model(session, row) for row in rows]
 
 
-def _subnet(session: Session, row: SubnetRow) -> Subnet:
+def subnet_model(session: Session, row: SubnetRow) -> Subnet:
+    """The model of a subnet's row, with its DHCP server's address."""
     address = session.scalar(
         select(AddressRow.address)
         .join(PortRow, PortRow.id == AddressRow.port_id)
@@ -301,35 +202,6 @@ def _subnet(session: Session, row: SubnetRow) -> Subnet:
         dhcp=row.dhcp,
         dhcp_address=IPv4Address(address) if address is not None else None,
         lease_s=row.lease_s,
-    )
-
-
-def _router(session: Session, row: RouterRow) -> Router:
-    legs: list[RouterLeg] = []
-    gateway = None
-    for port_row in session.scalars(
-        select(PortRow).where(PortRow.device_id == row.id).order_by(PortRow.id)
-    ).all():
-        port = port_model(session, port_row)
-        network_row = session.get_one(NetworkRow, port_row.network_id)
-        subnet_row = session.get_one(SubnetRow, port.addresses[0].subnet_id)
-        leg = RouterLeg(
-            port=port,
-            network=network_model(session, network_row),
-            subnet=_subnet(session, subnet_row),
-        )
-        if port.kind is PortKind.ROUTER_GATEWAY:
-            gateway = leg
-        else:
-            legs.append(leg)
-    return Router(
-        id=row.id,
-        tenant_id=row.tenant_id,
-        name=row.name,
-        host=row.host,
-        snat=row.snat,
-        legs=tuple(legs),
-        gateway=gateway,
     )
 
 

@@ -11,9 +11,10 @@ from blocks.state.database import Database
 from blocks.state.groups import SecurityGroups
 from blocks.state.instances import Instances, Volumes
 from blocks.state.leases import Leases
-from blocks.state.networks import Networks, Routers
+from blocks.state.networks import Networks
 from blocks.state.plugs import Plugs
 from blocks.state.ports import Ports
+from blocks.state.routers import Routers
 from blocks.state.tables import MetaRow
 from blocks.state.tenants import KeyPairs, Quota, Tenants
 

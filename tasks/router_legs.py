@@ -1,0 +1,83 @@
+"""A router's legs and gateway: recorded, then realized to be what is recorded."""
+
+from __future__ import annotations
+
+import uuid
+
+from blocks.errors import Conflict, InvalidRequest
+from blocks.fabric import NetworkFabric
+from blocks.resources import Network, Port, PortKind, Router, Subnet
+from blocks.state import StateStore
+
+
+def refresh_router(router_id: str, store: StateStore, fabric: NetworkFabric) -> None:
+    """Make a router's namespace be what is recorded; gone where it has no legs at all."""
+    router = store.routers.get(router_id)
+    if not router.legs and router.gateway is None:
+        fabric.remove_router(router.id)
+        return
+    fabric.realize_router(router)
+    if router.gateway is not None:
+        fabric.connect_outside(router)
+
+
+def add_interface(router: Router, network: Network, subnet: Subnet, store: StateStore) -> Port:
+    """Record a router's leg in a network, with the gateway's address.
+
+    Raises:
+        Conflict: The network has no gateway address, or another router has it.
+    """
+    if subnet.gateway is None:
+        raise Conflict(f"the network {network.name!r} has no gateway address")
+    other = store.routers.of_network(network.id)
+    if other is not None and other.id != router.id:
+        raise Conflict(f"{network.name!r} is attached to the router {other.name!r} already")
+    port_id = str(uuid.uuid5(uuid.UUID(router.id), f"interface {network.id}"))
+    store.ports.plan(
+        port_id=port_id,
+        tenant_id=router.tenant_id,
+        network_id=network.id,
+        kind=PortKind.ROUTER_INTERFACE,
+        device_id=router.id,
+        host=store.host,
+    )
+    store.ports.give_mac(port_id)
+    store.ports.give_gateway(port_id, subnet.id)
+    return store.ports.get(port_id)
+
+
+def clear_gateway(router: Router, store: StateStore, fabric: NetworkFabric) -> None:
+    """Take a router's gateway away, record and leg."""
+    if router.gateway is not None:
+        fabric.disconnect_outside(router)
+        store.ports.delete(router.gateway.port.id)
+    refresh_router(router.id, store, fabric)
+
+
+def set_gateway(router: Router, outside: Network, store: StateStore, fabric: NetworkFabric) -> None:
+    """Give a router its gateway in an external network.
+
+    Raises:
+        Conflict: It has one in another network.
+        InvalidRequest: The network is not external.
+    """
+    if not outside.external:
+        raise InvalidRequest(f"{outside.name!r} is not an external network")
+    if router.gateway is not None and router.gateway.network.id != outside.id:
+        raise Conflict(
+            f"{router.name!r} has its gateway in {router.gateway.network.name!r}",
+            hint=f"`fifty router clear-gateway {router.name}` first",
+        )
+    [subnet] = store.networks.subnets(outside.id)
+    port_id = str(uuid.uuid5(uuid.UUID(router.id), f"gateway {outside.id}"))
+    store.ports.plan(
+        port_id=port_id,
+        tenant_id=router.tenant_id,
+        network_id=outside.id,
+        kind=PortKind.ROUTER_GATEWAY,
+        device_id=router.id,
+        host=store.host,
+    )
+    store.ports.give_mac(port_id)
+    store.ports.give_address(port_id, subnet.id)
+    refresh_router(router.id, store, fabric)
