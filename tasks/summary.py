@@ -205,7 +205,9 @@ def _changes(catalogue: Catalogue, entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         if entry.changes:
             told = [
-                line for change in entry.changes for line in (f"# {change.what}", change.command)
+                line
+                for change in entry.changes
+                for line in (f"# {' '.join(change.what.split())}", *change.command.splitlines())
             ]
             lines += [f"**{catalogue.steps[entry.step].label}**", "", *fenced(told), ""]
     return ["## What changed, as commands", "", *lines] if lines else []
