@@ -116,9 +116,8 @@ def audit(*, fix: Flag = False, json: Json = False) -> int:
     open_store()
     prefect_settings.prepare(settings(), console=False)
     # After prepare(): it imports Prefect.
-    from tasks.audit import audit as look
-
     from blocks.world import open_world
+    from tasks.audit import audit as look
 
     world = open_world(settings())
     before = look(world, fix=fix)
