@@ -105,8 +105,9 @@ def undo(
     left = runner.unwind()
     if left:
         name = subject.store.builds.get(subject.build_id).name
+        why = f"; it had stopped with {fault['error']}: {fault['message']}" if fault else ""
         error = NeedsAttention(
-            f"{len(left)} undo(s) of {name} failed",
+            f"{len(left)} undo(s) of {name} failed{why}",
             hint=f"`fifty {kind.word} {kind.undo_again} {name}` tries again once the cause is gone",
             details=left,
         )

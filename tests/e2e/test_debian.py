@@ -59,3 +59,13 @@ def test_the_root_file_system_has_grown_to_the_flavors_disk(debian: Cloud) -> No
 
 def test_the_volume_is_there(debian: Cloud) -> None:
     assert debian.ssh("deb", "lsblk -bdno SIZE /dev/vdb").strip() == str(GIB)
+
+
+def test_nothing_in_the_guest_has_failed(debian: Cloud) -> None:
+    assert debian.ssh("deb", "systemctl --failed --no-legend --plain") == ""
+    assert len(debian.ssh("deb", "cat /etc/machine-id").strip()) == 32
+
+
+def test_the_guest_took_what_dhcp_told(debian: Cloud) -> None:
+    assert debian.ssh("deb", "ip -j link | grep -o 'mtu\":[0-9]*' | tail -n 1") == 'mtu":1450\n'
+    assert "default via 10.77.1.1" in debian.ssh("deb", "ip route")
