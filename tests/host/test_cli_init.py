@@ -105,7 +105,7 @@ def test_a_request_that_is_wrong_is_refused_with_all_its_errors(home: Path) -> N
     # No VM, but the steps of what was asked for.
     assert _fifty(home, "vm", "list") == []
     assert _fifty(home, "vm", "show", "he<llo", code=1)["error"] == "NotFound"
-    steps = _fifty(home, "vm", "steps", "he<llo")
+    steps = _fifty(home, "vm", "steps", refusal["build_id"])
     assert steps[8]["state"] == "pending"
     assert steps[3]["error"]["error"] == "InvalidRequest"
 

@@ -264,7 +264,7 @@ def test_what_cannot_be_written_leaves_the_disk_as_it_was(
 
 def test_a_full_file_system_leaves_the_disk_as_it_was(store: ImageStore, disk: Path) -> None:
     before = hashlib.sha256(disk.read_bytes()).hexdigest()
-    files = [file(f"/big{number}", os.urandom(MIB)) for number in range(32)]
+    files = [file(f"/big{number}", os.urandom(MIB // 4)) for number in range(128)]
     with pytest.raises(InvalidRequest):
         store.inject(disk, files)
     assert hashlib.sha256(disk.read_bytes()).hexdigest() == before
