@@ -23,9 +23,6 @@ from tasks.summary import publish_summary
 class Buildable(Subject, Protocol):
     """A subject that knows what the ends of its build mean for the thing itself."""
 
-    #: Holds the lease's token while a run works on the build.
-    lease_token: str | None
-
     def settle(self, state: str, fault: dict[str, Any] | None) -> str:
         """Make the thing itself say how its build stands.
 

@@ -33,19 +33,6 @@ class ImageBuild:
         self.generation = build.generation
         self.lease_token: str | None = None
 
-    def check_lease(self) -> None:
-        """Check that no other run has taken over.
-
-        Raises:
-            Conflict: One has.
-        """
-        if self.lease_token and not self.store.leases.holds(self.build_id, self.lease_token):
-            raise Conflict("another run has taken over this build")
-
-    def epoch(self, step: int) -> int:
-        """How often the step was undone in this generation."""
-        return self.store.journal.epoch(self.build_id, self.generation, step)
-
     def settle(self, state: str, fault: dict[str, Any] | None) -> str:
         """Say how the build stands (see `Buildable`).
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from blocks.errors import Conflict, NotFound
+from blocks.errors import NotFound
 from blocks.fabric import NetworkFabric
 from blocks.resources import Network, NetworkRequest, Pool, Port, PortKind, Router, Subnet
 from blocks.state import Build, Caller, StateStore
@@ -29,19 +29,6 @@ class NetworkBuild:
         self.build_id = build.id
         self.generation = build.generation
         self.lease_token: str | None = None
-
-    def check_lease(self) -> None:
-        """Check that no other run has taken over.
-
-        Raises:
-            Conflict: One has.
-        """
-        if self.lease_token and not self.store.leases.holds(self.build_id, self.lease_token):
-            raise Conflict("another run has taken over this build")
-
-    def epoch(self, step: int) -> int:
-        """How often the step was undone in this generation."""
-        return self.store.journal.epoch(self.build_id, self.generation, step)
 
     def settle(self, state: str, fault: dict[str, Any] | None) -> str:
         """Say how the build stands; a network's record has no status of its own.

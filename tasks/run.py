@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -58,6 +58,7 @@ class Runner:
         self._catalogue = catalogue
         self.subject = subject
         self._stop = threading.Event()
+        self._epochs: Mapping[int, int] | None = None
 
     def __call__(self, step: Step) -> Any:  # noqa: ANN401 - a step's own result
         """Run one step, or take its checkpoint.
@@ -68,7 +69,10 @@ class Runner:
         if self._stop.is_set():
             raise Stopped("another branch of this build failed")
         subject = self.subject
-        epoch = subject.epoch(step.number)
+        if self._epochs is None:
+            # Only an undo changes them, and only ours: we hold the lease.
+            self._epochs = subject.store.journal.epochs(subject.build_id, subject.generation)
+        epoch = self._epochs.get(step.number, 0)
         drop_torn_checkpoint(step.key(subject.build_id, subject.generation, epoch))
         return step.task(subject.build_id, subject.generation, epoch)
 
@@ -167,6 +171,7 @@ class Runner:
             What could not be undone, a line each; empty when nothing is left.
         """
         self._stop.clear()
+        self._epochs = None
         left = []
         subject = self.subject
         store = subject.store

@@ -30,6 +30,7 @@ from blocks.changes import Change, collecting
 from blocks.errors import FiftyError
 from blocks.state import StateStore, StepState
 from tasks import faults
+from tasks.reading import reading
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -56,13 +57,8 @@ class Subject(Protocol):
         """The build's generation."""
         ...
 
-    def check_lease(self) -> None:
-        """Raise Conflict where another run has taken over."""
-        ...
-
-    def epoch(self, step: int) -> int:
-        """How often the step was undone in this generation."""
-        ...
+    #: The lease of the run that works on the build.
+    lease_token: str | None
 
 
 _subject: ContextVar[Subject] = ContextVar("fifty_subject")
@@ -188,7 +184,8 @@ def checkpoint_key(build_id: str, generation: int, step: int, epoch: int) -> str
 
 
 def _arguments(function: Callable[..., Any], subject: Subject) -> dict[str, Any]:
-    return {name: getattr(subject, name) for name in inspect.signature(function).parameters}
+    reader = reading(subject)
+    return {name: getattr(reader, name) for name in inspect.signature(function).parameters}
 
 
 def _worth_a_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -218,6 +215,8 @@ def error_dict(error: BaseException) -> dict[str, Any]:
 
 
 def _tell(changes: list[Change]) -> None:
+    if not changes:
+        return
     logger = get_run_logger()
     for change in changes:
         logger.info("%s\n  # %s", change.what, change.command)
@@ -226,9 +225,8 @@ def _tell(changes: list[Change]) -> None:
 def _do_task(number: int, title: str, do: Callable[..., Any], retries: int) -> Task[..., Any]:
     def body(build_id: str, generation: int, epoch: int) -> Any:  # noqa: ANN401 - a step's own result
         subject = _subject.get()
-        subject.check_lease()
         journal = subject.store.journal
-        journal.intend(build_id, generation, number, subject.store.host)
+        journal.intend(build_id, generation, number, subject.store.host, subject.lease_token)
         with collecting() as changes:
             try:
                 faults.strike(number, "before", attempt=_attempt())
@@ -265,9 +263,8 @@ def _do_task(number: int, title: str, do: Callable[..., Any], retries: int) -> T
 def _undo_task(number: int, title: str, undo: Callable[..., None]) -> Task[..., None]:
     def body(build_id: str, generation: int) -> None:
         subject = _subject.get()
-        subject.check_lease()
         journal = subject.store.journal
-        journal.intend_undo(build_id, generation, number, subject.store.host)
+        journal.intend_undo(build_id, generation, number, subject.store.host, subject.lease_token)
         with collecting() as changes:
             try:
                 faults.strike(number, "before", attempt=_attempt(), undo=True)

@@ -1,7 +1,7 @@
 """The build of a VM: everything that the fifty steps can ask for, by name.
 
-Each attribute is read from the state store when a step asks for it: steps find what they
-need by recorded id, and a resumed run finds the same.
+Each attribute is read from the state store when a step asks for it, once a step: steps find
+what they need by recorded id, and a resumed run finds the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blocks.errors import Conflict, NotFound
+from blocks.errors import NotFound
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import GuestSpec, InstanceDirectories, LibvirtHost
 from blocks.images import ImageStore
@@ -33,6 +33,7 @@ from blocks.volumes import VolumePool
 from blocks.world import World
 from tasks.draft import Draft
 from tasks.metadata import documents
+from tasks.reading import afresh, read_once
 from tasks.step import Catalogue
 
 #: The step that gives a port its rules; `peers` asks the journal about it.
@@ -58,24 +59,9 @@ class VmBuild:
     @property
     def subject(self) -> VmBuild:
         """The build itself, for what must be read after the step has changed something."""
-        return self
+        return afresh(self)
 
     # What the engine asks for.
-
-    def check_lease(self) -> None:
-        """Check that no other run has taken over.
-
-        Raises:
-            Conflict: One has.
-        """
-        if self.lease_token is not None and not self.store.leases.holds(
-            self.build_id, self.lease_token
-        ):
-            raise Conflict("another run has taken over this build")
-
-    def epoch(self, step: int) -> int:
-        """How often the step was undone in this generation."""
-        return self.store.journal.epoch(self.build_id, self.generation, step)
 
     def settle(self, state: str, fault: dict[str, Any] | None) -> str:
         """Make the instance say how its build stands (see `Buildable`)."""
@@ -137,7 +123,7 @@ class VmBuild:
 
     # What is built.
 
-    @property
+    @read_once
     def build(self) -> Build:
         """The build as recorded, with what the steps so far found and chose."""
         return self.store.builds.get(self.build_id)
@@ -162,7 +148,7 @@ class VmBuild:
         """The request, valid (from step 8 on)."""
         return VmRequest.model_validate(self.build.request)
 
-    @property
+    @read_once
     def caller(self) -> Caller:
         """Who asked (from step 1 on)."""
         known = self.plan.get("caller")
@@ -170,17 +156,17 @@ class VmBuild:
             raise NotFound("the caller of this build is not known yet")
         return Caller(**known)
 
-    @property
+    @read_once
     def instance(self) -> Instance:
         """The instance (from step 10 on)."""
         return self.store.instances.get(self.build_id)
 
-    @property
+    @read_once
     def image(self) -> Image:
         """The instance's image."""
         return self.store.images.get(self.instance.image_id)
 
-    @property
+    @read_once
     def ports(self) -> list[Port]:
         """The instance's ports in order; after their record is gone, as it last was.
 
@@ -191,18 +177,18 @@ class VmBuild:
             return ports
         return [Port.model_validate(port) for port in self.plan.get("ports", [])]
 
-    @property
+    @read_once
     def networks(self) -> list[Network]:
         """The network of each port, in the ports' order."""
         return [self.store.networks.get(port.network_id) for port in self.ports]
 
-    @property
+    @read_once
     def bindings(self) -> list[PortBinding]:
         """Each port with all that this host must know to realize it."""
         name = self.instance.name
         return [self._binding(port, name) for port in self.ports]
 
-    @property
+    @read_once
     def dhcp_ports(self) -> list[Port]:
         """The DHCP port of each port's network, in the ports' order."""
         found = []
@@ -211,7 +197,7 @@ class VmBuild:
             found.append(port)
         return found
 
-    @property
+    @read_once
     def peers(self) -> list[PortBinding]:
         """Ports of other VMs on this host whose rules let in, or out to, these ports' groups.
 
@@ -240,13 +226,13 @@ class VmBuild:
             host_name=name,
         )
 
-    @property
+    @read_once
     def routers(self) -> list[Router]:
         """The routers of the instance's networks, each once."""
         found = (self.store.routers.of_network(network.id) for network in self.networks)
         return list({router.id: router for router in found if router}.values())
 
-    @property
+    @read_once
     def key(self) -> tuple[str, str] | None:
         """The key pair's name and public key: the tenant's, or the one in the request."""
         key = self.request.key
@@ -262,7 +248,7 @@ class VmBuild:
         seed = bytes.fromhex(self.plan["seed"])
         return documents(self.instance, self.request, self.key, self.bindings, seed)
 
-    @property
+    @read_once
     def volumes(self) -> list[Volume]:
         """The instance's data volumes, in order."""
         return self.store.volumes.of(self.build_id)

@@ -1,33 +1,16 @@
-"""Builds and their journal in the state store: what the engine remembers."""
+"""Builds in the state store: what was asked for, and how far it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import case, select
 
-from blocks.changes import Change
 from blocks.errors import Conflict, NotFound
 from blocks.state.database import Database
-from blocks.state.machine import boot_id
-from blocks.state.tables import BuildRow, JournalRow
-from blocks.state.tables.base import now
-
-
-class StepState(StrEnum):
-    """How a step stands; `pending` has no journal row."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    UNDOING = "undoing"
-    UNDONE = "undone"
-    UNDO_FAILED = "undo_failed"
+from blocks.state.tables import BuildRow
 
 
 class Build(BaseModel):
@@ -49,24 +32,6 @@ class Build(BaseModel):
     plan: dict[str, Any]
     fault: dict[str, Any] | None
     accepted_at: datetime
-
-
-class Entry(BaseModel):
-    """A journal row."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: int
-    generation: int
-    epoch: int
-    state: StepState
-    attempts: int
-    host: str
-    boot_id: str
-    started_at: datetime | None
-    finished_at: datetime | None
-    changes: list[Change]
-    error: dict[str, Any] | None
 
 
 class Builds:
@@ -212,90 +177,5 @@ class Builds:
             row.plan = {**row.plan, **facts}
 
 
-class Journal:
-    """The journal: a row for each step of each generation of a build."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def intend(self, build_id: str, generation: int, step: int, host: str) -> None:
-        """Write down, durably, that a step is about to touch something."""
-        self._write(build_id, generation, step, host, StepState.RUNNING)
-
-    def intend_undo(self, build_id: str, generation: int, step: int, host: str) -> None:
-        """Write down, durably, that a step is about to be undone."""
-        self._write(build_id, generation, step, host, StepState.UNDOING)
-
-    def _write(
-        self, build_id: str, generation: int, step: int, host: str, state: StepState
-    ) -> None:
-        with self._database.write() as session:
-            row = session.get(JournalRow, (build_id, generation, step))
-            if row is None:
-                row = JournalRow(
-                    build_id=build_id,
-                    generation=generation,
-                    step=step,
-                    epoch=0,
-                    attempts=0,
-                    changes=[],
-                )
-                session.add(row)
-            if state is StepState.RUNNING:
-                row.attempts += 1
-                row.started_at = now()
-                row.finished_at = None
-                row.error = None
-            row.state = state
-            row.host = host
-            row.boot_id = boot_id()
-
-    def close(
-        self,
-        build_id: str,
-        generation: int,
-        step: int,
-        state: StepState,
-        changes: Sequence[Change] = (),
-        error: dict[str, Any] | None = None,
-    ) -> None:
-        """Write down how a step, or its undo, ended; changes add to those before."""
-        with self._database.write() as session:
-            row = session.get_one(JournalRow, (build_id, generation, step))
-            row.state = state
-            row.finished_at = now()
-            row.changes = [*row.changes, *(change.model_dump() for change in changes)]
-            if error is not None or state is StepState.DONE:
-                row.error = error
-            if state is StepState.UNDONE:
-                row.epoch += 1
-
-    def epoch(self, build_id: str, generation: int, step: int) -> int:
-        """How often a step was undone in a generation."""
-        with self._database.read() as session:
-            row = session.get(JournalRow, (build_id, generation, step))
-            return row.epoch if row is not None else 0
-
-    def entry(self, build_id: str, generation: int, step: int) -> Entry | None:
-        """One row of a generation; None where the step was not begun."""
-        with self._database.read() as session:
-            row = session.get(JournalRow, (build_id, generation, step))
-            return _entry(row) if row is not None else None
-
-    def entries(self, build_id: str, generation: int) -> list[Entry]:
-        """A generation's rows, by step."""
-        with self._database.read() as session:
-            rows = session.scalars(
-                select(JournalRow)
-                .where(JournalRow.build_id == build_id, JournalRow.generation == generation)
-                .order_by(JournalRow.step)
-            )
-            return [_entry(row) for row in rows]
-
-
 def _build(row: BuildRow) -> Build:
     return Build(**{name: getattr(row, name) for name in Build.model_fields})
-
-
-def _entry(row: JournalRow) -> Entry:
-    return Entry.model_validate({name: getattr(row, name) for name in Entry.model_fields})

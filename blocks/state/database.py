@@ -23,7 +23,6 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA journal_mode=WAL")
-    # FULL: an intent that was written must survive a loss of power, or it is no intent.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
@@ -32,7 +31,13 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
 def _begin(connection: Connection) -> None:
     # A writer takes the write lock at once: two that read first and write later could
     # otherwise both believe that the same address is free.
-    writing = connection.get_execution_options().get("fifty_write", False)
+    options = connection.get_execution_options()
+    writing = options.get("fifty_write", False)
+    if writing:
+        # FULL: an intent that was written must survive a loss of power, or it is no intent.
+        # It cannot be changed inside of a transaction.
+        level = "FULL" if options.get("fifty_durable", True) else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous={level}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
@@ -50,6 +55,7 @@ class Database:
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
         self._writer = self._engine.execution_options(fifty_write=True)
+        self._quick_writer = self._writer.execution_options(fifty_durable=False)
 
     def require(self) -> None:
         """Check that the store is there.
@@ -67,14 +73,19 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
         """A transaction that writes: alone from its first statement to its commit.
+
+        Args:
+            durable: Wait until it is on the disk. Else it survives the process, but a loss
+                of power may take it back; the next durable one makes it durable too.
 
         Raises:
             Transient: Others held the database for longer than `BUSY_TIMEOUT_MS`.
         """
         try:
-            with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            writer = self._writer if durable else self._quick_writer
+            with Session(writer, expire_on_commit=False) as session, session.begin():
                 yield session
         except OperationalError as error:
             if "locked" in str(error.orig):

@@ -65,12 +65,6 @@ class Leases:
             row.expires_at = now() + timedelta(seconds=LEASE_S)
             return True
 
-    def holds(self, build_id: str, token: str) -> bool:
-        """Whether a token still stands for the build's lease."""
-        with self._database.read() as session:
-            row = session.get(LeaseRow, build_id)
-            return row is not None and row.token == token
-
     def release(self, build_id: str, token: str) -> None:
         """Give a lease back; one that is lost already is fine."""
         with self._database.write() as session:

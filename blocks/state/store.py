@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from blocks.state.builds import Builds, Journal
+from blocks.state.builds import Builds
 from blocks.state.compute import Flavors, Hosts, Images
 from blocks.state.database import Database
 from blocks.state.groups import SecurityGroups
 from blocks.state.instances import Instances, Volumes
+from blocks.state.journal import Journal
 from blocks.state.leases import Leases
 from blocks.state.networks import Networks
 from blocks.state.plugs import Plugs
