@@ -13,6 +13,7 @@ from httpx import HTTPStatusError
 from prefect.artifacts import create_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from blocks.changes import record
 from blocks.errors import (
@@ -22,6 +23,7 @@ from blocks.errors import (
     InvalidRequest,
     NotFound,
     RateLimited,
+    Transient,
     Unsupported,
 )
 from blocks.resources import Image, Instance, InstanceStatus, PortKind, TaskState, VmRequest
@@ -58,10 +60,15 @@ def limit_rate(caller: Caller) -> str:
     caller over the limit is refused at once, and told when to come back, not made to wait.
     """
     name = rate_limit_name(caller.tenant)
-    with get_client(sync_client=True) as client:
+    # Prefect's client would wait two seconds after a 503, which an SQLite server gives when
+    # it happens to be writing; the step's own retry comes sooner, and is seen.
+    impatient = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+    with impatient, get_client(sync_client=True) as client:
         try:
             taken = client.increment_concurrency_slots([name], 1, "rate_limit").json()
         except HTTPStatusError as error:
+            if error.response.status_code == 503:
+                raise Transient("the Prefect server was busy") from error
             if error.response.status_code != 423:
                 raise
             wait = float(error.response.headers.get("Retry-After", "60"))

@@ -15,7 +15,7 @@ def main() -> int:
     """
     # A command's start makes a million objects, none of them garbage: looking through them
     # again and again, and once more at the end, is a fifth of a short command's time.
-    # `flow_runs.connect` turns it on again for what runs longer.
+    # `flow_runs.run_flow` turns it on again for what runs longer.
     gc.disable()
     try:
         from deployments.cli.app import run

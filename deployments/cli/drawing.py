@@ -125,6 +125,8 @@ class Drawing:
 
     def __enter__(self) -> Drawing:
         """Begin: what has been done before is noted, and not told again."""
+        if isinstance(self._view, Nothing):
+            return self
         self._look()
         self._thread.start()
         return self
@@ -136,6 +138,8 @@ class Drawing:
         _traceback: TracebackType | None,
     ) -> None:
         """End with the last state."""
+        if isinstance(self._view, Nothing):
+            return
         self._ended.set()
         self._thread.join()
         if self._trouble is None:

@@ -57,7 +57,6 @@ def connect() -> str:
         NotFound: No server is known.
         Transient: It does not answer.
     """
-    gc.enable()  # turned off for short commands
     url = prefect_settings.prepare(settings(), console=False)
     prefect_settings.require_answer(url)
     return url
@@ -76,6 +75,10 @@ def run_flow(name: str, request: Mapping[str, Any]) -> Done:
     """
     url = connect()
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    # Off since the command's start. What has been imported stays for good: looking through
+    # it for garbage would stop the build for half a second each time.
+    gc.freeze()
+    gc.enable()
     catalogue.write(settings().home, catalogue.from_tasks())
     try:
         with _terminable():
