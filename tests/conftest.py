@@ -20,46 +20,16 @@ session fail.
 
 from __future__ import annotations
 
-import os
-import random
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deployments import daemons, libvirt_daemons, prefect_server
-from deployments.prefect_environment import client_environment
+from deployments import libvirt_daemons, prefect_server
 from tests import sessions
 
-
-def _own_port() -> int:
-    """A free port below those that the kernel gives to others meanwhile."""
-    while True:
-        port = random.randrange(20000, 32000)  # noqa: S311
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
-def _own_environment() -> tuple[Path, int]:
-    for name in [name for name in os.environ if name.startswith(("PREFECT_", "FIFTY_"))]:
-        del os.environ[name]
-    directory, port = sessions.begin(), _own_port()
-    home = directory / "home"
-    daemons.prepare_home(home)
-    (home / "prefect").mkdir(mode=0o700)
-    api_url = f"http://127.0.0.1:{port}/api"
-    os.environ.update(client_environment(home, api_url))
-    os.environ.update({"FIFTY_HOME": str(home), "FIFTY_PREFECT_API_URL": api_url})
-    return directory, port
-
-
-_DIRECTORY, _PORT = _own_environment()
+_DIRECTORY, _PORT = sessions.enter()
 
 
 def pytest_configure(config: pytest.Config) -> None:

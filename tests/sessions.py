@@ -11,13 +11,16 @@ sites' marks, or has a path in its directory; nothing else is looked at.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from pathlib import Path
 
 from deployments import daemons, processes
+from deployments.prefect_environment import client_environment
 from tests import leftovers
 
 _PARENT = Path("/var/tmp")
@@ -36,6 +39,38 @@ def begin() -> Path:
     assert owner is not None
     (directory / _OWNER).write_text(owner.model_dump_json())
     return directory
+
+
+def enter() -> tuple[Path, int]:
+    """Begin a session, and make its FIFTY_HOME and its Prefect settings this process's.
+
+    To be called before anything imports Prefect, which reads its settings then.
+
+    Returns:
+        The session's directory, and a port for its Prefect server.
+    """
+    for name in [name for name in os.environ if name.startswith(("PREFECT_", "FIFTY_"))]:
+        del os.environ[name]
+    directory, port = begin(), _own_port()
+    home = directory / "home"
+    daemons.prepare_home(home)
+    (home / "prefect").mkdir(mode=0o700)
+    api_url = f"http://127.0.0.1:{port}/api"
+    os.environ.update(client_environment(home, api_url))
+    os.environ.update({"FIFTY_HOME": str(home), "FIFTY_PREFECT_API_URL": api_url})
+    return directory, port
+
+
+def _own_port() -> int:
+    """A free port below those that the kernel gives to others meanwhile."""
+    while True:
+        port = random.randrange(20000, 32000)  # noqa: S311
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def note_site(directory: Path, site: str) -> None:
