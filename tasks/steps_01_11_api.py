@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -19,24 +17,21 @@ from blocks.changes import record
 from blocks.errors import (
     Conflict,
     Denied,
-    FiftyError,
     InvalidRequest,
     NotFound,
     RateLimited,
     Transient,
     Unsupported,
 )
-from blocks.resources import Image, Instance, InstanceStatus, PortKind, TaskState, VmRequest
+from blocks.resources import Instance, InstanceStatus, PortKind, TaskState, VmRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from tasks.access import identify
 from tasks.draft import Draft
+from tasks.request_checks import about, check_fit, unknown_names, usable_networks
 from tasks.vm_build import VM
 
 step = VM.stage("A")
-
-MIB = 1024**2
-GIB = 1024**3
 
 
 @step(1, "Authenticate the caller")
@@ -122,17 +117,6 @@ def validate_request(build: Build, caller: Caller, draft: Draft, store: StateSto
     return "valid"
 
 
-@contextmanager
-def _field(name: str) -> Iterator[None]:
-    """Tell which field of the request an error is about."""
-    try:
-        yield
-    except FiftyError as error:
-        raise type(error)(
-            f"{name}: {error.message}", hint=error.hint, details=error.details
-        ) from error
-
-
 @step(5, "Resolve the flavor")
 def resolve_flavor(draft: Draft, store: StateStore) -> dict[str, Any] | None:
     """Look the flavor up: processors, memory, disk and limits.
@@ -143,7 +127,7 @@ def resolve_flavor(draft: Draft, store: StateStore) -> dict[str, Any] | None:
     name = draft.valid("flavor")
     if name is None:
         return None
-    with _field("flavor"):
+    with about("flavor"):
         return store.flavors.get(name).model_dump(mode="json")
 
 
@@ -157,31 +141,14 @@ def resolve_image(caller: Caller, draft: Draft, store: StateStore) -> str | None
     name = draft.valid("image")
     if name is None:
         return None
-    with _field("image"):
+    with about("image"):
         image = store.images.find(caller.tenant_id, name)
         if image.status != "active":
             raise Conflict(f"the image {name!r} is {image.status}", hint="use an active image")
-        _check_fit(draft, store, image)
+        check_fit(draft, store, image)
         if draft.valid("inject") and not image.injectable:
             raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")
     return image.id
-
-
-def _check_fit(draft: Draft, store: StateStore, image: Image) -> None:
-    try:
-        flavor = store.flavors.get(draft.valid("flavor") or "")
-    except NotFound:
-        return
-    wrong = []
-    if image.virtual_size_bytes > flavor.disk_gib * GIB:
-        size = image.virtual_size_bytes / GIB
-        wrong.append(f"it is {size:.2f} GiB, the flavor {flavor.name!r} has {flavor.disk_gib} GiB")
-    if image.min_disk_gib > flavor.disk_gib:
-        wrong.append(f"it needs {image.min_disk_gib} GiB of disk, {flavor.name!r} has less")
-    if image.min_ram_mib > flavor.ram_mib:
-        wrong.append(f"it needs {image.min_ram_mib} MiB of memory, {flavor.name!r} has less")
-    if wrong:
-        raise InvalidRequest("; ".join(wrong), hint="choose a larger flavor")
 
 
 @step(7, "Resolve the networks")
@@ -190,32 +157,10 @@ def resolve_networks(caller: Caller, draft: Draft, store: StateStore) -> list[st
 
     Here Nova's API asks Neutron (`nova.network.neutron.API.validate_networks`).
     """
-    names = draft.valid("networks")
     if draft.valid("floating"):
         raise Unsupported("floating: floating IPs are not there yet", hint="leave `floating` out")
-    if names is None:
-        return None
-    found, wrong = [], []
-    for index, name in enumerate(names):
-        try:
-            network = store.networks.find(caller.tenant_id, name)
-            if network.external:
-                raise InvalidRequest(f"{name!r} is an external network: guests are not put there")
-            subnets = store.networks.subnets(network.id)
-            if not subnets:
-                raise Conflict(f"{name!r} has no subnet")
-            store.ports.check_address(subnets[0].id, draft.valid("fixed_ip") if not index else None)
-            found.append(network.id)
-        except FiftyError as error:
-            wrong.append(error)
-    if wrong:
-        kinds = {type(error) for error in wrong}
-        kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
-        raise kind(
-            "networks: " + "; ".join(error.message for error in wrong),
-            hint=wrong[0].hint,
-        )
-    return found
+    names = draft.valid("networks")
+    return None if names is None else usable_networks(caller, draft, store)
 
 
 @step(8, "Resolve key pair and security groups")
@@ -225,35 +170,10 @@ def resolve_key_and_groups(caller: Caller, draft: Draft, store: StateStore) -> l
     Here Nova's API loads the key pair and asks Neutron for the groups
     (`nova.compute.api.API._check_requested_secgroups`).
     """
-    wrong: list[str] = []
-    key = draft.valid("key")
-    groups = draft.valid("security_groups") or ()
-    checks = [
-        (f"security_groups: there is no security group {name!r}", store.groups.find, name)
-        for name in groups
-    ]
-    for hint in ("same_host", "different_host"):
-        checks += [
-            (f"{hint}: there is no VM {name!r}", _find_instance(store), name)
-            for name in draft.valid(hint) or ()
-        ]
-    for message, find, name in checks:
-        try:
-            find(caller.tenant_id, name)
-        except NotFound:
-            wrong.append(message)
-    if key is not None and " " not in key:
-        try:
-            store.keys.get(caller.tenant_id, key)
-        except NotFound as error:
-            wrong.append(f"key: {error.message}")
+    wrong = unknown_names(caller, draft, store)
     if wrong:
         raise NotFound("; ".join(wrong), details=wrong if len(wrong) > 1 else ())
-    return list(groups)
-
-
-def _find_instance(store: StateStore) -> Any:  # noqa: ANN401 - a finder like the groups' one
-    return lambda tenant_id, name: store.instances.find(name, tenant_id)
+    return list(draft.valid("security_groups") or ())
 
 
 def release_quota(build: Build, store: StateStore) -> None:

@@ -1,0 +1,100 @@
+"""What steps 4 to 8 look at beyond the form of the fields; nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from blocks.errors import Conflict, FiftyError, InvalidRequest, NotFound
+from blocks.resources import Image
+from blocks.state import Caller, StateStore
+from tasks.draft import Draft
+
+GIB = 1024**3
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Tell which field of the request an error is about."""
+    try:
+        yield
+    except FiftyError as error:
+        raise type(error)(
+            f"{name}: {error.message}", hint=error.hint, details=error.details
+        ) from error
+
+
+def check_fit(draft: Draft, store: StateStore, image: Image) -> None:
+    """Check that an image fits the flavor that is asked for, where that one is known.
+
+    Raises:
+        InvalidRequest: It is larger, or needs more.
+    """
+    try:
+        flavor = store.flavors.get(draft.valid("flavor") or "")
+    except NotFound:
+        return
+    wrong = []
+    if image.virtual_size_bytes > flavor.disk_gib * GIB:
+        size = image.virtual_size_bytes / GIB
+        wrong.append(f"it is {size:.2f} GiB, the flavor {flavor.name!r} has {flavor.disk_gib} GiB")
+    if image.min_disk_gib > flavor.disk_gib:
+        wrong.append(f"it needs {image.min_disk_gib} GiB of disk, {flavor.name!r} has less")
+    if image.min_ram_mib > flavor.ram_mib:
+        wrong.append(f"it needs {image.min_ram_mib} MiB of memory, {flavor.name!r} has less")
+    if wrong:
+        raise InvalidRequest("; ".join(wrong), hint="choose a larger flavor")
+
+
+def usable_networks(caller: Caller, draft: Draft, store: StateStore) -> list[str]:
+    """The ids of the networks asked for, each with an address that can be given.
+
+    Raises:
+        FiftyError: All that is wrong with them, in one.
+    """
+    found: list[str] = []
+    wrong: list[FiftyError] = []
+    for index, name in enumerate(draft.valid("networks")):
+        try:
+            network = store.networks.find(caller.tenant_id, name)
+            if network.external:
+                raise InvalidRequest(f"{name!r} is an external network: guests are not put there")
+            subnets = store.networks.subnets(network.id)
+            if not subnets:
+                raise Conflict(f"{name!r} has no subnet")
+            store.ports.check_address(subnets[0].id, draft.valid("fixed_ip") if not index else None)
+            found.append(network.id)
+        except FiftyError as error:
+            wrong.append(error)
+    if wrong:
+        kinds = {type(error) for error in wrong}
+        kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
+        words = "; ".join(error.message for error in wrong)
+        raise kind(f"networks: {words}", hint=wrong[0].hint)
+    return found
+
+
+def unknown_names(caller: Caller, draft: Draft, store: StateStore) -> list[str]:
+    """The key pair, groups and VMs that are named and not there, a line each."""
+    tenant = caller.tenant_id
+    wrong: list[str] = []
+
+    def look(find: Callable[[], Any], message: str) -> None:
+        try:
+            find()
+        except NotFound:
+            wrong.append(message)
+
+    for name in draft.valid("security_groups") or ():
+        message = f"security_groups: there is no security group {name!r}"
+        look(partial(store.groups.find, tenant, name), message)
+    for hint in ("same_host", "different_host"):
+        for name in draft.valid(hint) or ():
+            message = f"{hint}: there is no VM {name!r}"
+            look(partial(store.instances.find, name, tenant), message)
+    key = draft.valid("key")
+    if key is not None and " " not in key:
+        look(partial(store.keys.get, tenant, key), f"key: there is no key pair {key!r}")
+    return wrong
