@@ -36,6 +36,8 @@ def client_environment(home: Path, api_url: str) -> dict[str, str]:
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_PROFILES_PATH": str(prefect_home / "profiles.toml"),
         "PREFECT_API_URL": api_url,
+        # The steps' results: what a resumed build goes on from.
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "checkpoints"),
         # Without a server a run must fail, not wait 15 s for one of its own.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         # Seconds; what finds runs whose process is gone (30 is the least Prefect takes).

@@ -50,7 +50,6 @@ def prepare(settings: Settings, *, console: bool) -> str:
     url = api_url(settings)
     values = {
         **client_environment(settings.home, url),
-        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(settings.checkpoints),
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
     if not console:

@@ -143,7 +143,7 @@ class Journal:
                     JournalRow.build_id == build_id, JournalRow.generation == generation
                 )
             )
-            return dict(rows.tuples().all())
+            return {row.step: row.epoch for row in rows}
 
     def entry(self, build_id: str, generation: int, step: int) -> Entry | None:
         """One row of a generation; None where the step was not begun."""
