@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 
 
@@ -23,3 +24,6 @@ def main() -> int:
         return run(sys.argv[1:])
     finally:
         gc.freeze()
+        if "prefect" in sys.modules:
+            # It still sends events and logs while the process ends, and would say so.
+            logging.disable(logging.WARNING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import logging
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,13 +79,8 @@ def run_flow(name: str, request: Mapping[str, Any]) -> Done:
     gc.freeze()
     gc.enable()
     catalogue.write(settings().home, catalogue.from_tasks())
-    try:
-        with _terminable():
-            state = flow(dict(request), return_state=True)
-    finally:
-        # The run's own log is on its way; what Prefect says while it sends the rest of it
-        # at the process's exit ("Still processing items ...") is nobody's news.
-        logging.disable(logging.WARNING)
+    with _terminable():
+        state = flow(dict(request), return_state=True)
     flow_run_id = state.state_details.flow_run_id
     return Done(
         flow_run_id=str(flow_run_id) if flow_run_id else None,
