@@ -25,6 +25,7 @@ step = VM.stage("G")
 
 POLL_S = 0.05
 _ANSWER_TIMEOUT_S = 5.0
+_ARP_TIMEOUT_S = 0.1
 
 
 def _wait_until(
@@ -59,7 +60,10 @@ def see_guest(
 
         def answers(binding: PortBinding = binding) -> bool:
             leased = not binding.subnets[0].dhcp or fabric.lease(binding.port) is not None
-            return leased and fabric.neighbour_answers(binding.port, binding.network)
+            # Asked often and briefly: a question from before the guest had its address is lost.
+            return leased and fabric.neighbour_answers(
+                binding.port, binding.network, _ARP_TIMEOUT_S
+            )
 
         _wait_until(
             answers, instance, hypervisor, image.boot_timeout_s, f"answer on {network.name}"
