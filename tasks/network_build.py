@@ -9,7 +9,7 @@ from typing import Any
 
 from blocks.errors import NotFound
 from blocks.fabric import NetworkFabric
-from blocks.resources import Network, NetworkRequest, Pool, Port, PortKind, Router, Subnet
+from blocks.resources import Network, NetworkRequest, Pool, Router, Subnet
 from blocks.state import Build, Caller, StateStore
 from blocks.world import World
 from tasks.ends import Kind
@@ -97,20 +97,10 @@ class NetworkBuild:
         return subnet
 
     @property
-    def dhcp_port(self) -> Port:
-        """The port of its DHCP and metadata server (from step 3 on)."""
-        [port] = self.store.ports.list(kind=PortKind.DHCP, network_id=self.build_id)
-        return port
-
-    @property
     def router(self) -> Router | None:
         """The router that it is attached to, or is to be (from step 6 on)."""
         router_id = self.plan.get("router")
         return self.store.routers.get(router_id) if router_id else None
-
-    def port_id(self, word: str) -> str:
-        """The id of one of the network's own ports: derived, so that nothing forgets it."""
-        return str(uuid.uuid5(uuid.UUID(self.build_id), f"port {word}"))
 
 
 def planned_subnet(build_id: str, request: NetworkRequest) -> Subnet:
