@@ -15,8 +15,9 @@ from blocks.errors import HostFault, InvalidRequest
 from blocks.fabric import files, metadata_server
 from blocks.fabric.dhcp_release import packet
 from blocks.fabric.metadata_server import answer
-from blocks.fabric.processes import Server
+from blocks.fabric.processes import Server, command_line
 from blocks.fabric.site import Site
+from tests.waiting import eventually
 
 
 def test_a_file_is_changed_in_one_move(tmp_path: Path) -> None:
@@ -64,12 +65,22 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         pass
 
 
+def _tail(token: str) -> subprocess.Popen[bytes]:
+    """A process that has this argument, once the kernel shows it.
+
+    execve(2) closes Popen's error pipe a moment before it sets the new command line.
+    """
+    process = subprocess.Popen(["tail", "-f", token])
+    eventually(lambda: token in command_line(process.pid), f"command line of {process.pid}")
+    return process
+
+
 def test_only_a_process_with_the_token_is_ours(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     (tmp_path / "token").touch()
     token = str(tmp_path / "token")
     server, stranger = Server(pid_file, token), Server(pid_file, f"{token}-other")
-    sleeper = subprocess.Popen(["tail", "-f", token])
+    sleeper = _tail(token)
     try:
         pid_file.write_text(str(sleeper.pid))
         assert stranger.pid() is None
@@ -91,14 +102,14 @@ def test_a_server_whose_starter_was_killed_is_replaced(tmp_path: Path) -> None:
     """It runs, but has not written its pid: it is stopped, and one is started that has."""
     (tmp_path / "token").touch()
     server = Server(tmp_path / "pid", str(tmp_path / "token"))
-    stray = subprocess.Popen(["tail", "-f", server.token])
+    stray = _tail(server.token)
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
         if not started:
-            started.append(subprocess.Popen(["tail", "-f", server.token]))
+            started.append(_tail(server.token))
             raise HostFault("another is in the way")
-        started.append(subprocess.Popen(["tail", "-f", server.token]))
+        started.append(_tail(server.token))
         server.pid_file.write_text(str(started[-1].pid))
 
     try:
