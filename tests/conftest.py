@@ -31,6 +31,9 @@ from tests import sessions
 
 _DIRECTORY, _PORT = sessions.enter()
 
+# A whole site, shared by the tests under e2e/ and service/.
+from tests.sites import _site_cloud, cloud, specimen  # noqa: E402, F401
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM ends the session as Ctrl-C does; `tmp_path` goes with the session's directory."""

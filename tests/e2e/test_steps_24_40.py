@@ -13,7 +13,7 @@ import pytest
 
 from blocks.marks import bridge_name, dhcp_namespace, firewall_table, router_namespace
 from tests.cloud import Cloud
-from tests.e2e.conftest import INJECTED, USER_DATA
+from tests.sites import INJECTED, USER_DATA
 
 pytestmark = pytest.mark.e2e
 
