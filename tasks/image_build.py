@@ -12,26 +12,15 @@ from blocks.errors import Conflict, Denied, InvalidRequest, NotFound
 from blocks.images import ImageStore
 from blocks.resources import Image, ImageRequest
 from blocks.state import Build, Caller, StateStore
-from blocks.world import World
 from tasks.access import identify
 from tasks.draft import describe_all
 from tasks.ends import Kind
 from tasks.step import Catalogue
+from tasks.subject import BuildSubject
 
 
-class ImageBuild:
-    """One image's build; the image's id is the build's.
-
-    Args:
-        world: The connections of this host.
-        build: The recorded build.
-    """
-
-    def __init__(self, world: World, build: Build) -> None:
-        self.world = world
-        self.build_id = build.id
-        self.generation = build.generation
-        self.lease_token: str | None = None
+class ImageBuild(BuildSubject):
+    """One image's build; the image's id is the build's."""
 
     def settle(self, state: str, fault: dict[str, Any] | None) -> str:
         """Say how the build stands (see `Buildable`).
@@ -44,35 +33,10 @@ class ImageBuild:
             self.store.images.refuse_if_used(self.build_id)
         return f"{self.build.name} is {state}"
 
-    @property
-    def store(self) -> StateStore:
-        """The state store."""
-        return self.world.store
-
-    @property
-    def images(self) -> ImageStore:
-        """The image files."""
-        return self.world.images
-
-    @property
-    def build(self) -> Build:
-        """The build as recorded."""
-        return self.store.builds.get(self.build_id)
-
-    @property
-    def form(self) -> dict[str, Any]:
-        """The request as it came, not yet validated."""
-        return self.build.request
-
     @cached_property
     def request(self) -> ImageRequest:
         """The request, valid (from step 2 on)."""
         return ImageRequest.model_validate(self.build.request)
-
-    @property
-    def caller(self) -> Caller:
-        """Who asked (from step 1 on)."""
-        return Caller(**self.build.plan["caller"])
 
 
 IMAGE = Catalogue("image", ImageBuild)

@@ -8,27 +8,14 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from blocks.errors import NotFound
-from blocks.fabric import NetworkFabric
 from blocks.resources import Network, NetworkRequest, Pool, Router, Subnet
-from blocks.state import Build, Caller, StateStore
-from blocks.world import World
 from tasks.ends import Kind
 from tasks.step import Catalogue
+from tasks.subject import BuildSubject
 
 
-class NetworkBuild:
-    """One network's build; the network's id is the build's.
-
-    Args:
-        world: The connections of this host.
-        build: The recorded build.
-    """
-
-    def __init__(self, world: World, build: Build) -> None:
-        self.world = world
-        self.build_id = build.id
-        self.generation = build.generation
-        self.lease_token: str | None = None
+class NetworkBuild(BuildSubject):
+    """One network's build; the network's id is the build's."""
 
     def settle(self, state: str, fault: dict[str, Any] | None) -> str:
         """Say how the build stands; a network's record has no status of its own.
@@ -41,43 +28,10 @@ class NetworkBuild:
             self.store.networks.refuse_if_used(self.build_id)
         return f"{self.build.name} is {state}"
 
-    @property
-    def store(self) -> StateStore:
-        """The state store."""
-        return self.world.store
-
-    @property
-    def fabric(self) -> NetworkFabric:
-        """This host's networking."""
-        return self.world.fabric
-
-    @property
-    def build(self) -> Build:
-        """The build as recorded."""
-        return self.store.builds.get(self.build_id)
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """What the steps so far found and chose."""
-        return self.build.plan
-
-    @property
-    def form(self) -> dict[str, Any]:
-        """The request as it came, not yet validated."""
-        return self.build.request
-
     @cached_property
     def request(self) -> NetworkRequest:
         """The request, valid (from step 2 on)."""
         return NetworkRequest.model_validate(self.build.request)
-
-    @property
-    def caller(self) -> Caller:
-        """Who asked (from step 1 on)."""
-        known = self.plan.get("caller")
-        if known is None:
-            raise NotFound("the caller of this build is not known yet")
-        return Caller(**known)
 
     @property
     def network(self) -> Network:

@@ -11,10 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blocks.errors import NotFound
-from blocks.fabric import NetworkFabric
 from blocks.hypervisor import GuestSpec, InstanceDirectories, LibvirtHost
-from blocks.images import ImageStore
 from blocks.resources import (
     Image,
     Instance,
@@ -28,33 +25,20 @@ from blocks.resources import (
     VmRequest,
     Volume,
 )
-from blocks.state import Build, Caller, StateStore, StepState
+from blocks.state import StepState
 from blocks.volumes import VolumePool
-from blocks.world import World
 from tasks.draft import Draft
 from tasks.metadata import documents
 from tasks.reading import afresh, read_once
 from tasks.step import Catalogue
+from tasks.subject import BuildSubject
 
 #: The step that gives a port its rules; `peers` asks the journal about it.
 RULES_STEP = 37
 
 
-class VmBuild:
-    """One VM's build.
-
-    Args:
-        world: The connections of this host.
-        build: The recorded build.
-    """
-
-    world: World
-
-    def __init__(self, world: World, build: Build) -> None:
-        self.world = world
-        self.build_id = build.id
-        self.generation = build.generation
-        self.lease_token: str | None = None
+class VmBuild(BuildSubject):
+    """One VM's build."""
 
     @property
     def subject(self) -> VmBuild:
@@ -92,24 +76,9 @@ class VmBuild:
     # The parts of the world.
 
     @property
-    def store(self) -> StateStore:
-        """The state store."""
-        return self.world.store
-
-    @property
-    def fabric(self) -> NetworkFabric:
-        """This host's networking."""
-        return self.world.fabric
-
-    @property
     def hypervisor(self) -> LibvirtHost:
         """This host's libvirt."""
         return self.world.hypervisor
-
-    @property
-    def images(self) -> ImageStore:
-        """The image files."""
-        return self.world.images
 
     @property
     def directories(self) -> InstanceDirectories:
@@ -123,21 +92,6 @@ class VmBuild:
 
     # What is built.
 
-    @read_once
-    def build(self) -> Build:
-        """The build as recorded, with what the steps so far found and chose."""
-        return self.store.builds.get(self.build_id)
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        """What the steps so far found and chose."""
-        return self.build.plan
-
-    @property
-    def form(self) -> dict[str, Any]:
-        """The request as it came, not yet validated."""
-        return self.build.request
-
     @property
     def draft(self) -> Draft:
         """The request field by field, as far as it is valid (steps 4 to 8)."""
@@ -147,14 +101,6 @@ class VmBuild:
     def request(self) -> VmRequest:
         """The request, valid (from step 8 on)."""
         return VmRequest.model_validate(self.build.request)
-
-    @read_once
-    def caller(self) -> Caller:
-        """Who asked (from step 1 on)."""
-        known = self.plan.get("caller")
-        if known is None:
-            raise NotFound("the caller of this build is not known yet")
-        return Caller(**known)
 
     @read_once
     def instance(self) -> Instance:
