@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -41,11 +41,20 @@ TRANSITIONS: frozenset[tuple[InstanceStatus, InstanceStatus]] = frozenset(
 )
 
 
+#: Told of an instance as it is now, and its status before; None where it is new.
+Listener = Callable[[Instance, InstanceStatus | None], None]
+
+
 class Instances:
-    """Instances, by id and by their tenant's names."""
+    """Instances, by id and by their tenant's names.
+
+    Attributes:
+        listener: Called once for every change of a status, after it is committed.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.listener: Listener | None = None
 
     def record(self, instance: Instance) -> None:
         """Record an instance in BUILD; an earlier generation's row becomes this one.
@@ -66,8 +75,11 @@ class Instances:
                     f"a VM named {instance.name!r} is there already ({other.status})",
                     hint=f"choose another name, or `fifty vm delete {instance.name}` first",
                 )
+            row = session.get(InstanceRow, instance.id)
+            before = InstanceStatus(row.status) if row is not None else None
             document = instance.model_dump(mode="json", exclude={"created_at", "updated_at"})
             session.merge(InstanceRow(**document, live_name=instance.name))
+        self._tell(instance, before)
 
     def get(self, instance_id: str) -> Instance:
         """An instance by its id.
@@ -137,7 +149,12 @@ class Instances:
             row.fault = fault
             if status is InstanceStatus.DELETED:
                 row.live_name = None
-            return True
+        self._tell(_instance(row), before)
+        return True
+
+    def _tell(self, instance: Instance, before: InstanceStatus | None) -> None:
+        if self.listener is not None and instance.status is not before:
+            self.listener(instance, before)
 
     def update(self, instance_id: str, **values: Any) -> None:  # noqa: ANN401 - columns of many types
         """Set columns that are not the status: task_state, host, clocks, extra, ..."""
