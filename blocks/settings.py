@@ -11,7 +11,7 @@ import socket
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_HOME = Path("/var/lib/fifty")
@@ -25,6 +25,8 @@ class Settings(BaseSettings):
         host: This host's name in the scheduler.
         credentials: The credentials block that commands use where none is named.
         prefect_api_url: The Prefect server's API, e.g. `http://127.0.0.1:4200/api`.
+        prefect_auth: `USER:PASSWORD` for that API; made with the server that we start.
+        builds: How many builds `fifty serve` runs at a time.
         accelerator: `auto` asks the machine; `kvm` or `tcg` insists.
         mirror: Debian mirror for image builds; none means the one of this host's apt.
     """
@@ -35,6 +37,8 @@ class Settings(BaseSettings):
     host: str = Field(default_factory=lambda: socket.gethostname().split(".")[0])
     credentials: str = "default"
     prefect_api_url: str | None = None
+    prefect_auth: SecretStr | None = None
+    builds: int = Field(default=4, ge=1, le=1000)
     accelerator: str = "auto"
     mirror: str | None = None
 
