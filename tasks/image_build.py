@@ -8,11 +8,11 @@ from typing import Any
 
 from prefect import get_run_logger
 
-from blocks.errors import Conflict, Denied, InvalidRequest, NotFound
+from blocks.errors import Conflict, InvalidRequest, NotFound
 from blocks.images import ImageStore
 from blocks.resources import Image, ImageRequest
 from blocks.state import Build, Caller, StateStore
-from tasks.access import identify
+from tasks.access import allows, check_policy, identify
 from tasks.draft import describe_all
 from tasks.ends import Kind
 from tasks.step import Catalogue
@@ -52,8 +52,7 @@ def validate_image(
     caller = identify(store, build.credentials)
     store.builds.note(build.id, caller=asdict(caller))
     store.builds.update(build.id, tenant_id=caller.tenant_id)
-    if caller.role == "reader":
-        raise Denied("a reader may not build an image", hint="use credentials of a member")
+    check_policy(caller, "image:create")
     wrong = describe_all(ImageRequest, form)
     if wrong:
         raise InvalidRequest("the image request is wrong", details=wrong)
@@ -113,7 +112,7 @@ def record_image(build: Build, caller: Caller, store: StateStore) -> str:
             id=build.id,
             tenant_id=caller.tenant_id,
             name=build.name,
-            visibility="public" if caller.role == "admin" else "private",
+            visibility="public" if allows(caller, "image:create:public") else "private",
         )
     )
     return build.id

@@ -8,6 +8,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueE
 from blocks.errors import NotFound
 from blocks.resources import Network, NetworkRequest, NetworkType
 from blocks.state import Caller, StateStore
+from tasks.access import POLICY, allows
 
 #: The smallest subnet: network, gateway, DHCP server, one guest, broadcast need a /29.
 LONGEST_PREFIX = 29
@@ -49,10 +50,10 @@ def _cidr(text: str) -> tuple[IPv4Network | None, list[str]]:
 
 
 def _roles(request: NetworkRequest, caller: Caller) -> Iterator[str]:
-    if request.external and caller.role != "admin":
-        yield "external: only an admin may create an external network"
-    if request.physical_bridge and caller.role != "admin":
-        yield "physical_bridge: only an admin may use a bridge of the host"
+    for field in ("external", "physical_bridge"):
+        rule = POLICY[f"network:create:{field}"]
+        if getattr(request, field) and not allows(caller, f"network:create:{field}"):
+            yield f"{field}: only an {rule.least} may {rule.words}"
 
 
 def _type(request: NetworkRequest) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from blocks.changes import record
-from blocks.errors import Denied, InvalidRequest, NotFound
+from blocks.errors import InvalidRequest, NotFound
 from blocks.fabric import NetworkFabric
 from blocks.resources import (
     Network,
@@ -22,7 +22,7 @@ from blocks.resources import (
     Subnet,
 )
 from blocks.state import Build, Caller, StateStore
-from tasks.access import identify
+from tasks.access import check_policy, identify
 from tasks.draft import describe_all, valid_part
 from tasks.network_build import NETWORK, planned_subnet
 from tasks.network_request import problems
@@ -41,8 +41,7 @@ def validate_network(build: Build, form: dict[str, Any], store: StateStore) -> s
     caller = identify(store, build.credentials)
     store.builds.note(build.id, caller=asdict(caller))
     store.builds.update(build.id, tenant_id=caller.tenant_id)
-    if caller.role == "reader":
-        raise Denied("a reader may not create a network", hint="use credentials of a member")
+    check_policy(caller, "network:create")
     wrong = describe_all(NetworkRequest, form)
     request = valid_part(NetworkRequest, form)
     if request is not None:

@@ -16,7 +16,6 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from blocks.changes import record
 from blocks.errors import (
     Conflict,
-    Denied,
     InvalidRequest,
     NotFound,
     RateLimited,
@@ -26,7 +25,7 @@ from blocks.errors import (
 from blocks.resources import Instance, InstanceStatus, PortKind, TaskState, VmRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
-from tasks.access import identify
+from tasks.access import check_policy, identify
 from tasks.draft import Draft
 from tasks.request_checks import about, check_fit, unknown_names, usable_networks
 from tasks.vm_build import VM
@@ -88,10 +87,9 @@ def authorize(caller: Caller, form: dict[str, Any]) -> str:
     Here Nova checks `os_compute_api:servers:create` and `...:create:forced_host`
     (oslo.policy).
     """
-    if caller.role == "reader":
-        raise Denied("a reader may not create a VM", hint="use credentials of a member")
-    if form.get("host") is not None and caller.role != "admin":
-        raise Denied("only an admin may force a host", hint="leave `host` out")
+    check_policy(caller, "vm:create")
+    if form.get("host") is not None:
+        check_policy(caller, "vm:create:host")
     return caller.role
 
 

@@ -32,6 +32,7 @@ class Build(BaseModel):
     plan: dict[str, Any]
     fault: dict[str, Any] | None
     accepted_at: datetime
+    updated_at: datetime
 
 
 class Builds:
@@ -102,22 +103,40 @@ class Builds:
             raise NotFound(f"there is no build with id {build_id}")
         return _build(row)
 
-    def find(self, catalogue: str, name: str, tenant_id: str) -> Build:
+    def find(
+        self,
+        catalogue: str,
+        name: str,
+        tenant_id: str,
+        *,
+        credentials: str | None = None,
+        foreign: bool = False,
+    ) -> Build:
         """A tenant's build by its id or name: what lives, before what was refused or deleted.
 
+        Args:
+            catalogue: What is built.
+            name: Its name or id.
+            tenant_id: Whose.
+            credentials: Also a build that stopped before it was known whose it is, if it
+                was asked for with this credentials block.
+            foreign: Also another tenant's, by its id only.
+
         Raises:
-            NotFound: There never was one.
+            NotFound: There never was one, or it is another tenant's.
         """
+        own = BuildRow.tenant_id == tenant_id
+        if credentials is not None:
+            own |= BuildRow.tenant_id.is_(None) & (BuildRow.credentials == credentials)
+        wanted = own & ((BuildRow.name == name) | (BuildRow.id == name))
+        if foreign:
+            wanted |= BuildRow.id == name
         over = case((BuildRow.state == "refused", 2), (BuildRow.state == "deleted", 1), else_=0)
         with self._database.read() as session:
             row = session.scalar(
                 select(BuildRow)
-                .where(
-                    BuildRow.catalogue == catalogue,
-                    (BuildRow.name == name) | (BuildRow.id == name),
-                    (BuildRow.tenant_id == tenant_id) | BuildRow.tenant_id.is_(None),
-                )
-                .order_by(over, BuildRow.accepted_at.desc())
+                .where(BuildRow.catalogue == catalogue, wanted)
+                .order_by(case((own, 0), else_=1), over, BuildRow.accepted_at.desc())
                 .limit(1)
             )
         if row is None:

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from blocks.errors import NotFound, Transient
+from blocks.errors import Conflict, NotFound, Transient
 
 #: How long a writer waits for another one, milliseconds.
 BUSY_TIMEOUT_MS = 60_000
+#: The newest revision of `migrations/`, here so that a quick command needs no Alembic.
+REVISION = "0002"
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
@@ -65,6 +67,26 @@ class Database:
         """
         if not self.path.exists():
             raise NotFound(f"there is no state store at {self.path}", hint="run `fifty init`")
+
+    def require_current(self) -> None:
+        """Check that the store has the tables that this program knows.
+
+        Raises:
+            Conflict: It was made by an earlier, or by a later, version of Fifty Steps.
+        """
+        try:
+            with self.read() as session:
+                found = session.scalar(text("SELECT version_num FROM alembic_version"))
+        except OperationalError as error:
+            if "no such table" not in str(error.orig):
+                raise
+            found = None
+        if found != REVISION:
+            raise Conflict(
+                f"the state store at {self.path} is of revision {found or 'none'}, "
+                f"and this is a program for revision {REVISION}",
+                hint="`fifty init` brings an earlier one up to date",
+            )
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -161,6 +161,10 @@ class Journal:
             )
             return [_entry(row) for row in rows]
 
+    def rebooted(self, build_id: str, generation: int) -> bool:
+        """Whether a step of a generation was last worked on before this boot of this host."""
+        return any(entry.boot_id != boot_id() for entry in self.entries(build_id, generation))
+
 
 def _entry(row: JournalRow) -> Entry:
     return Entry.model_validate({name: getattr(row, name) for name in Entry.model_fields})

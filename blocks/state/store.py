@@ -11,13 +11,15 @@ from blocks.state.database import Database
 from blocks.state.groups import SecurityGroups
 from blocks.state.instances import Instances, Volumes
 from blocks.state.journal import Journal
+from blocks.state.keys import KeyPairs
 from blocks.state.leases import Leases
 from blocks.state.networks import Networks
 from blocks.state.plugs import Plugs
 from blocks.state.ports import Ports
+from blocks.state.quota import Quota
 from blocks.state.routers import Routers
 from blocks.state.tables import MetaRow
-from blocks.state.tenants import KeyPairs, Quota, Tenants
+from blocks.state.tenants import Tenants
 
 
 class StateStore:

@@ -1,31 +1,23 @@
-"""Tenants, tokens, key pairs and quota in the state store."""
+"""Tenants and tokens in the state store."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ColumnElement, select
 
-from blocks.errors import Conflict, NotFound, QuotaExceeded
+from blocks.errors import NotFound
 from blocks.state.database import Database
-from blocks.state.tables import KeyPairRow, QuotaClaimRow, QuotaRow, TenantRow, TokenRow
+from blocks.state.tables import TenantRow, TokenRow
 
+#: What a token lets its holder do, the least first (Keystone's reader, member, admin).
 ROLES = ("reader", "member", "admin")
-
-#: Nova's, Neutron's and Cinder's defaults, rounded to what a lab needs.
-DEFAULT_QUOTA: Mapping[str, int] = {
-    "instances": 100,
-    "cores": 200,
-    "ram_mib": 512 * 1024,
-    "ports": 500,
-    "volumes": 100,
-    "gigabytes": 10_000,
-}
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,34 @@ class Caller:
     role: str
     enabled: bool
     rate_per_minute: int
+
+
+class Tenant(BaseModel):
+    """A tenant as recorded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    enabled: bool
+    rate_per_minute: int
+    created_at: datetime
+
+
+class Token(BaseModel):
+    """A token as recorded; its value is known to nobody here.
+
+    Attributes:
+        credentials: The name of the Prefect block that holds it, where one is known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    tenant_id: str
+    role: str
+    credentials: str | None
+    created_at: datetime
 
 
 def token_hash(token: str) -> str:
@@ -66,32 +86,23 @@ class Tenants:
                 session.add(row)
             return row.id
 
-    def issue_token(self, tenant_id: str, role: str) -> str:
-        """Make a token; it is returned once and never stored in clear."""
-        token = secrets.token_urlsafe(32)
-        with self._database.write() as session:
-            session.add(
-                TokenRow(
-                    id=str(uuid.uuid4()), tenant_id=tenant_id, role=role, hash=token_hash(token)
-                )
-            )
-        return token
-
-    def caller(self, token: str) -> Caller | None:
-        """Who a token stands for; None where it is unknown."""
+    def list(self) -> list[Tenant]:
+        """All tenants, by name."""
         with self._database.read() as session:
-            # Looked up by its hash: there is nothing whose comparison could leak by time.
-            row = session.execute(
-                select(TenantRow, TokenRow)
-                .join(TokenRow, TokenRow.tenant_id == TenantRow.id)
-                .where(TokenRow.hash == token_hash(token))
-            ).one_or_none()
-            if row is None:
-                return None
-            tenant, issued = row
-            return Caller(
-                tenant.id, tenant.name, issued.role, tenant.enabled, tenant.rate_per_minute
-            )
+            return [_tenant(row) for row in session.scalars(_BY_NAME)]
+
+    def find(self, name: str) -> Tenant:
+        """A tenant by its name or id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        for tenant in self.list():
+            if name in (tenant.name, tenant.id):
+                return tenant
+        raise NotFound(
+            f"there is no tenant {name!r}", hint="`fifty tenant list` shows those there are"
+        )
 
     def id_of(self, name: str) -> str:
         """The id of a tenant.
@@ -99,130 +110,112 @@ class Tenants:
         Raises:
             NotFound: There is none of that name.
         """
-        with self._database.read() as session:
-            found = session.scalar(select(TenantRow.id).where(TenantRow.name == name))
-        if found is None:
-            raise NotFound(f"there is no tenant {name!r}")
-        return found
+        return self.find(name).id
 
-
-class KeyPairs:
-    """Named public keys."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def put(self, tenant_id: str, name: str, public_key: str, private_path: str | None) -> None:
-        """Record a key pair; the same again is fine.
-
-        Raises:
-            Conflict: Another key has that name.
-        """
+    def set_enabled(self, tenant_id: str, *, enabled: bool) -> bool:
+        """Let a tenant's requests in, or refuse them; False where that is so already."""
         with self._database.write() as session:
-            row = session.get(KeyPairRow, (tenant_id, name))
-            if row is not None and row.public_key != public_key:
-                raise Conflict(f"a different key pair named {name!r} is there already")
-            session.merge(
-                KeyPairRow(
-                    tenant_id=tenant_id,
-                    name=name,
-                    public_key=public_key,
-                    private_path=private_path,
+            row = session.get_one(TenantRow, tenant_id)
+            changed = row.enabled != enabled
+            row.enabled = enabled
+            return changed
+
+    def issue_token(self, tenant_id: str, role: str, credentials: str | None = None) -> str:
+        """Make a token; it is returned once and never stored in clear.
+
+        Args:
+            tenant_id: Whose.
+            role: One of `ROLES`.
+            credentials: The Prefect block that is to hold it; it stands for no other one
+                any more.
+        """
+        token = secrets.token_urlsafe(32)
+        with self._database.write() as session:
+            session.add(
+                TokenRow(
+                    id=str(uuid.uuid4()), tenant_id=tenant_id, role=role, hash=token_hash(token)
                 )
             )
+        if credentials is not None:
+            self.note_credentials(token, credentials)
+        return token
 
-    def get(self, tenant_id: str, name: str) -> tuple[str, str | None]:
-        """A key pair's public key and, where it is a file here, the private one's path.
+    def tokens(self, tenant_id: str) -> Sequence[Token]:
+        """A tenant's tokens, the oldest first."""
+        query = select(TokenRow).where(TokenRow.tenant_id == tenant_id)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(TokenRow.created_at, TokenRow.id))
+            return tuple(_token(row) for row in rows)
+
+    def token(self, token: str) -> Token | None:
+        """A token by its value; None where it is unknown."""
+        with self._database.read() as session:
+            row = session.scalar(select(TokenRow).where(TokenRow.hash == token_hash(token)))
+            return _token(row) if row is not None else None
+
+    def revoke(self, token_id: str) -> Token:
+        """Forget a token: from now on it stands for nobody.
 
         Raises:
-            NotFound: The tenant has none of that name.
-        """
-        with self._database.read() as session:
-            row = session.get(KeyPairRow, (tenant_id, name))
-        if row is None:
-            raise NotFound(f"there is no key pair {name!r}")
-        return row.public_key, row.private_path
-
-    def list(self, tenant_id: str) -> list[tuple[str, str, str | None]]:
-        """A tenant's key pairs by name: name, public key, the private one's path."""
-        query = select(KeyPairRow).where(KeyPairRow.tenant_id == tenant_id)
-        with self._database.read() as session:
-            rows = session.scalars(query.order_by(KeyPairRow.name))
-            return [(row.name, row.public_key, row.private_path) for row in rows]
-
-
-class Quota:
-    """What tenants may hold, and what each owner holds of it."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def reserve(self, tenant_id: str, owner_id: str, amounts: Mapping[str, int]) -> None:
-        """Reserve for an owner, all or nothing; the same again changes nothing.
-
-        Raises:
-            QuotaExceeded: With a line for every resource of which there is not enough.
+            NotFound: There is none with this id.
         """
         with self._database.write() as session:
-            held = set(
-                session.scalars(
-                    select(QuotaClaimRow.resource).where(QuotaClaimRow.owner_id == owner_id)
+            row = session.get(TokenRow, token_id)
+            if row is None:
+                raise NotFound(
+                    f"there is no token with id {token_id!r}",
+                    hint="`fifty tenant show NAME` shows a tenant's tokens",
                 )
-            )
-            wanted = {name: n for name, n in amounts.items() if n and name not in held}
-            lacking = []
-            for resource, amount in wanted.items():
-                used, limit = self._standing(session, tenant_id, resource)
-                if used + amount > limit:
-                    lacking.append(f"{resource}: {amount} asked for, {used} of {limit} in use")
-            if lacking:
-                raise QuotaExceeded(
-                    "the tenant's quota is not enough for this", details=sorted(lacking)
-                )
-            session.add_all(
-                QuotaClaimRow(tenant_id=tenant_id, owner_id=owner_id, resource=name, amount=n)
-                for name, n in wanted.items()
-            )
+            revoked = _token(row)
+            session.delete(row)
+            return revoked
 
-    def commit(self, owner_id: str) -> None:
-        """Mark what an owner reserved as used for good."""
-        with self._database.write() as session:
-            for row in session.scalars(
-                select(QuotaClaimRow).where(QuotaClaimRow.owner_id == owner_id)
-            ):
-                row.committed = True
+    def caller(self, token: str) -> Caller | None:
+        """Who a token stands for; None where it is unknown."""
+        # Looked up by its hash: there is nothing whose comparison could leak by time.
+        return self._caller(TokenRow.hash == token_hash(token))
 
-    def release(self, owner_id: str) -> int:
-        """Give back all that an owner holds.
+    def caller_of(self, credentials: str) -> Caller | None:
+        """Who a Prefect credentials block stood for when it was last used or saved.
 
-        Returns:
-            How many resources it held.
+        For commands that only look, and have no time for Prefect. None where the store
+        has not seen the block yet.
         """
-        with self._database.write() as session:
-            rows = session.scalars(
-                select(QuotaClaimRow).where(QuotaClaimRow.owner_id == owner_id)
-            ).all()
-            for row in rows:
-                session.delete(row)
-            return len(rows)
+        return self._caller(TokenRow.credentials == credentials)
 
-    def held(self, owner_id: str) -> dict[str, tuple[int, bool]]:
-        """What an owner holds: resource to (amount, committed)."""
+    def note_credentials(self, token: str, credentials: str) -> None:
+        """Remember which Prefect block holds a token; written only where that is new."""
+        known = self.token(token)
+        if known is None or known.credentials == credentials:
+            return
+        with self._database.write() as session:
+            query = select(TokenRow)
+            before = session.scalar(query.where(TokenRow.credentials == credentials))
+            if before is not None:
+                before.credentials = None
+                session.flush()  # before the other one: a name stands for one token only
+            row = session.get(TokenRow, known.id)
+            if row is not None:
+                row.credentials = credentials
+
+    def _caller(self, which: ColumnElement[bool]) -> Caller | None:
+        query = select(TenantRow, TokenRow).join(TokenRow, TokenRow.tenant_id == TenantRow.id)
         with self._database.read() as session:
-            rows = session.scalars(select(QuotaClaimRow).where(QuotaClaimRow.owner_id == owner_id))
-            return {row.resource: (row.amount, row.committed) for row in rows}
-
-    def set_limit(self, tenant_id: str, resource: str, limit: int) -> None:
-        """Set a tenant's limit for a resource."""
-        with self._database.write() as session:
-            session.merge(QuotaRow(tenant_id=tenant_id, resource=resource, limit=limit))
-
-    @staticmethod
-    def _standing(session: Session, tenant_id: str, resource: str) -> tuple[int, int]:
-        used = session.scalar(
-            select(func.coalesce(func.sum(QuotaClaimRow.amount), 0)).where(
-                QuotaClaimRow.tenant_id == tenant_id, QuotaClaimRow.resource == resource
+            row = session.execute(query.where(which)).one_or_none()
+            if row is None:
+                return None
+            tenant, token = row
+            return Caller(
+                tenant.id, tenant.name, token.role, tenant.enabled, tenant.rate_per_minute
             )
-        )
-        own = session.get(QuotaRow, (tenant_id, resource))
-        return int(used or 0), own.limit if own else DEFAULT_QUOTA[resource]
+
+
+_BY_NAME = select(TenantRow).order_by(TenantRow.name)
+
+
+def _tenant(row: TenantRow) -> Tenant:
+    return Tenant(**{name: getattr(row, name) for name in Tenant.model_fields})
+
+
+def _token(row: TokenRow) -> Token:
+    return Token(**{name: getattr(row, name) for name in Token.model_fields})

@@ -23,7 +23,10 @@ class TenantRow(Base):
 
 
 class TokenRow(Base):
-    """A token: only the SHA-256 of its 256 random bits is kept."""
+    """A token: only the SHA-256 of its 256 random bits is kept.
+
+    `credentials` is the name of the Prefect block that was last seen to hold it.
+    """
 
     __tablename__ = "tokens"
 
@@ -31,6 +34,7 @@ class TokenRow(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     role: Mapped[str]
     hash: Mapped[str] = mapped_column(unique=True)
+    credentials: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

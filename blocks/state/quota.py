@@ -1,0 +1,111 @@
+"""What tenants may hold, in the state store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from blocks.errors import NotFound, QuotaExceeded
+from blocks.state.database import Database
+from blocks.state.tables import QuotaClaimRow, QuotaRow
+
+#: Nova's, Neutron's and Cinder's defaults, rounded to what a lab needs.
+DEFAULT_QUOTA: Mapping[str, int] = {
+    "instances": 100,
+    "cores": 200,
+    "ram_mib": 512 * 1024,
+    "ports": 500,
+    "volumes": 100,
+    "gigabytes": 10_000,
+}
+
+
+class Quota:
+    """What tenants may hold, and what each owner holds of it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def reserve(self, tenant_id: str, owner_id: str, amounts: Mapping[str, int]) -> None:
+        """Reserve for an owner, all or nothing; the same again changes nothing.
+
+        Raises:
+            QuotaExceeded: With a line for every resource of which there is not enough.
+        """
+        with self._database.write() as session:
+            held = set(
+                session.scalars(
+                    select(QuotaClaimRow.resource).where(QuotaClaimRow.owner_id == owner_id)
+                )
+            )
+            wanted = {name: n for name, n in amounts.items() if n and name not in held}
+            lacking = []
+            for resource, amount in wanted.items():
+                used, limit = self._standing(session, tenant_id, resource)
+                if used + amount > limit:
+                    lacking.append(f"{resource}: {amount} asked for, {used} of {limit} in use")
+            if lacking:
+                raise QuotaExceeded(
+                    "the tenant's quota is not enough for this", details=sorted(lacking)
+                )
+            session.add_all(
+                QuotaClaimRow(tenant_id=tenant_id, owner_id=owner_id, resource=name, amount=n)
+                for name, n in wanted.items()
+            )
+
+    def commit(self, owner_id: str) -> None:
+        """Mark what an owner reserved as used for good."""
+        with self._database.write() as session:
+            for row in session.scalars(
+                select(QuotaClaimRow).where(QuotaClaimRow.owner_id == owner_id)
+            ):
+                row.committed = True
+
+    def release(self, owner_id: str) -> int:
+        """Give back all that an owner holds.
+
+        Returns:
+            How many resources it held.
+        """
+        with self._database.write() as session:
+            rows = session.scalars(
+                select(QuotaClaimRow).where(QuotaClaimRow.owner_id == owner_id)
+            ).all()
+            for row in rows:
+                session.delete(row)
+            return len(rows)
+
+    def held(self, owner_id: str) -> dict[str, tuple[int, bool]]:
+        """What an owner holds: resource to (amount, committed)."""
+        with self._database.read() as session:
+            rows = session.scalars(select(QuotaClaimRow).where(QuotaClaimRow.owner_id == owner_id))
+            return {row.resource: (row.amount, row.committed) for row in rows}
+
+    def set_limit(self, tenant_id: str, resource: str, limit: int) -> None:
+        """Set a tenant's limit for a resource; what is held already stays.
+
+        Raises:
+            NotFound: There is no such resource.
+        """
+        if resource not in DEFAULT_QUOTA:
+            known = ", ".join(DEFAULT_QUOTA)
+            raise NotFound(f"there is no quota of {resource!r}; there are: {known}")
+        with self._database.write() as session:
+            session.merge(QuotaRow(tenant_id=tenant_id, resource=resource, limit=limit))
+
+    def standing(self, tenant_id: str) -> dict[str, tuple[int, int]]:
+        """How a tenant stands: resource to (in use, limit)."""
+        with self._database.read() as session:
+            return {name: self._standing(session, tenant_id, name) for name in DEFAULT_QUOTA}
+
+    @staticmethod
+    def _standing(session: Session, tenant_id: str, resource: str) -> tuple[int, int]:
+        used = session.scalar(
+            select(func.coalesce(func.sum(QuotaClaimRow.amount), 0)).where(
+                QuotaClaimRow.tenant_id == tenant_id, QuotaClaimRow.resource == resource
+            )
+        )
+        own = session.get(QuotaRow, (tenant_id, resource))
+        return int(used or 0), own.limit if own else DEFAULT_QUOTA[resource]
