@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from prefect.events import emit_event
 
 from blocks.errors import GuestFault
 from blocks.fabric import NetworkFabric
@@ -123,28 +121,15 @@ def wait_for_guest(
 
 
 @step(50, "Activate the instance")
-def activate(build: Build, instance: Instance, addresses: list[str], store: StateStore) -> str:
+def activate(build: Build, instance: Instance, store: StateStore) -> str:
     """Make the instance ACTIVE, commit its quota, and tell the world.
 
     Here Nova's compute manager sets `vm_state=active` and notifies
-    (`nova.compute.manager.ComputeManager._build_and_run_instance`).
+    (`nova.compute.manager.ComputeManager._build_and_run_instance`). The event,
+    `fifty.vm.active`, goes with the change of the status (see `tasks.events`).
     """
     store.quota.commit(build.id)
     store.instances.set_status(instance.id, InstanceStatus.ACTIVE)
     if instance.host:
         store.hosts.count_failure(instance.host, failed=False)
-    emit_vm_event("active", instance, {"addresses": addresses})
     return instance.id
-
-
-def emit_vm_event(what: str, instance: Instance, payload: Mapping[str, Any]) -> None:
-    """Emit the Prefect event `fifty.vm.<what>` about an instance."""
-    emit_event(
-        event=f"fifty.vm.{what}",
-        resource={
-            "prefect.resource.id": f"fifty.vm.{instance.id}",
-            "prefect.resource.name": instance.name,
-            "fifty.tenant": instance.tenant_id,
-        },
-        payload=dict(payload),
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextvars
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, update_progress_artifact
@@ -13,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact, update_progress_artifact
 from blocks.errors import NotFound
 from blocks.state import Build, Entry, StateStore, StepState
 from tasks.step import Catalogue
+from tasks.tags import RunTags
 
 PROGRESS_EVERY_S = 1.0
 _STATES = {
@@ -77,9 +79,11 @@ class Progress:
 
     def _keep(self) -> None:
         told = ""
+        tags = RunTags()
         while True:
             over = self._ended.wait(PROGRESS_EVERY_S)
             build = self._store.builds.get(self._build_id)
+            tags.tell(build)
             artifact = build.plan.get("progress_artifact")
             words, percent = self._standing(build)
             if artifact and words != told:
@@ -95,6 +99,17 @@ class Progress:
         busy = [steps[e.step].label for e in entries if e.state is StepState.RUNNING]
         words = f"{build.name}: {done} of {len(steps)} steps"
         return f"{words}; now {', '.join(busy)}" if busy else words, 100.0 * done / len(steps)
+
+
+def publish_refusal(fault: Mapping[str, Any]) -> None:
+    """Write the artifact of a request that was refused before there was a build of it."""
+    lines = [f"# {cell(fault['error'])}", "", cell(fault["message"]), ""]
+    lines += [f"- {cell(detail)}" for detail in fault.get("details", [])]
+    if fault.get("hint"):
+        lines += ["", f"What to do: {cell(fault['hint'])}"]
+    create_markdown_artifact(
+        key="refusal", markdown="\n".join(lines), description=str(fault["message"])
+    )
 
 
 def publish_summary(catalogue: Catalogue, store: StateStore, build: Build) -> None:

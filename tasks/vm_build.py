@@ -25,9 +25,12 @@ from blocks.resources import (
     VmRequest,
     Volume,
 )
-from blocks.state import StepState
+from blocks.state import Build, StepState
+from blocks.state.figures import FIGURES, durations
 from blocks.volumes import VolumePool
+from blocks.world import World
 from tasks.draft import Draft
+from tasks.events import announce
 from tasks.metadata import documents
 from tasks.reading import afresh, read_once
 from tasks.step import Catalogue
@@ -39,6 +42,10 @@ RULES_STEP = 37
 
 class VmBuild(BuildSubject):
     """One VM's build."""
+
+    def __init__(self, world: World, build: Build) -> None:
+        super().__init__(world, build)
+        announce(world.store)
 
     @property
     def subject(self) -> VmBuild:
@@ -52,6 +59,8 @@ class VmBuild(BuildSubject):
         instances = self.store.instances
         name = self.build.name
         if state == "complete":
+            entries = self.store.journal.entries(self.build_id, self.generation)
+            self.store.builds.note(self.build_id, **{FIGURES: durations(entries)})
             return f"{name} is ACTIVE at {', '.join(self.addresses)}"
         if state == "refused":
             return f"{name} was refused"
