@@ -109,6 +109,14 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("change-router", DEFAULT, ("network",)),
     ServedFlow("build-image", BUILDS, ("image",)),
     ServedFlow("delete-image", DEFAULT, ("image",)),
+    ServedFlow("finish-build", BUILDS, ("upkeep",)),
+    ServedFlow(
+        "reconcile",
+        DEFAULT,
+        ("upkeep",),
+        schedule=Schedule(every_s=60, parameters={"request": {"dispatch": True}}),
+        alone=True,
+    ),
 )
 
 

@@ -65,7 +65,6 @@ def failed(kind: Kind, subject: Buildable, runner: Runner, error: BaseException)
     store = subject.store
     fault = {**error_dict(error), "step": _failed_step(subject)}
     get_run_logger().error("%s", message_of(fault))
-    store.builds.update(subject.build_id, fault=fault)
     build = store.builds.get(subject.build_id)
     if build.policy == "keep" and not isinstance(error, NeedsAttention):
         return _end(kind, subject, "kept", fault, "Kept")
@@ -99,6 +98,10 @@ def undo(
         fault: Why; None for a delete, which needs no reason.
         undone: The build's state when nothing is left: `undone` or `deleted`.
     """
+    # On disk before the first undo: whoever finds this build stopped must not go on with it.
+    subject.store.builds.update(
+        subject.build_id, state="deleting" if undone == "deleted" else "undoing", fault=fault
+    )
     left = runner.unwind()
     if left:
         name = subject.store.builds.get(subject.build_id).name

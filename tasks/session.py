@@ -23,7 +23,7 @@ from tasks.draft import describe_all
 from tasks.ends import Kind, failed, message_of, undo
 from tasks.run import Plan, Runner, lease, stays_resumable
 from tasks.step import error_dict
-from tasks.summary import Progress, publish_summary
+from tasks.summary import Progress, publish_refusal, publish_summary
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -45,8 +45,18 @@ def create(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> St
         build, again = _open(kind, world, as_form(request))
         if build.state == "complete":
             return Completed(message=f"{build.name} was there already")
+        if build.state in ("deleting", "deleted"):
+            raise Conflict(f"what this request made is {build.state}", hint=_what_else(kind, build))
         if again and build.state != "building":
             return _as_it_ended(build)
+        # Only Prefect's Retry of the same run comes here with a build that has ended.
+        if build.state in ("undoing", "needs_attention"):
+            state = _undo(kind, world, build, "create")
+            if state.name == "NeedsAttention":
+                return state
+            build = world.store.builds.get(build.id)
+        if build.state in ("undone", "refused"):
+            build = _next_generation(world, build)
         return _work(kind, world, build, plan, "create")
     except FiftyError as error:
         return refused(error)
@@ -74,14 +84,9 @@ def rollback(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
             raise Conflict(f"{build.name} is complete", hint=_what_else(kind, build))
         if build.state in ("undone", "refused", "deleted"):
             return Completed(message=f"{build.name} is {build.state} already")
-        subject = kind.subject(world, build)
-        with lease(subject, "rollback") as token, Progress(kind.catalogue, world.store, build.id):
-            subject.lease_token = token
-            cause = build.fault or {"error": "Stopped", "message": "undone on request"}
-            state = undo(kind, subject, Runner(kind.catalogue, subject), cause, undone="undone")
-            # Undoing is what was asked for: done, the run has succeeded.
-            done = state.name == "RolledBack"
-            return Completed(message=f"{build.name} is undone") if done else state
+        if build.state == "deleting":
+            raise Conflict(f"{build.name} is being deleted", hint=_what_else(kind, build))
+        return _undo(kind, world, build, "rollback")
     except FiftyError as error:
         return refused(error)
 
@@ -92,13 +97,30 @@ def delete(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
         world, build = _find(kind, request)
         if build.state == "deleted":
             return Completed(message=f"{build.name} is deleted already")
-        subject = kind.subject(world, build)
-        with lease(subject, "delete") as token:
-            subject.lease_token = token
-            subject.settle("deleting", None)
-            world.store.builds.update(build.id, state="deleting")
-            runner = Runner(kind.catalogue, subject)
-            return undo(kind, subject, runner, None, undone="deleted")
+        return _delete(kind, world, build)
+    except FiftyError as error:
+        return refused(error)
+
+
+def finish(kind: Kind, world: World, build: Build, plan: Plan) -> State[Any]:
+    """Bring a build that nobody works on any more to an end, whoever asked for it.
+
+    What was being undone or deleted is undone or deleted to its end; what was being built
+    is gone on with or undone, as its request's `on_interrupt` says. What was being built
+    before the host was rebooted is built anew: bridges, taps and processes are gone.
+    """
+    undo_it = build.state == "undoing" or build.request.get("on_interrupt") == "rollback"
+    try:
+        if build.state == "deleting":
+            return _delete(kind, world, build)
+        if build.state not in ("building", "undoing"):
+            return Completed(message=f"{build.name} is {build.state}: there is nothing to do")
+        if undo_it or world.store.journal.rebooted(build.id, build.generation):
+            state = _undo(kind, world, build, "reconcile")
+            if undo_it or not state.is_completed():
+                return state
+            build = _next_generation(world, build)
+        return _work(kind, world, build, plan, "reconcile")
     except FiftyError as error:
         return refused(error)
 
@@ -117,9 +139,11 @@ def as_form(request: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refused(error: FiftyError) -> State[Any]:
-    """The state of a run whose request was refused."""
-    get_run_logger().error("%s: %s (%s)", type(error).__name__, error, error.hint)
-    return Failed(name="Refused", message=message_of(error_dict(error)))
+    """The state of a run whose request was refused; an artifact says why."""
+    fault = error_dict(error)
+    get_run_logger().error("%s", message_of(fault))
+    publish_refusal(fault)
+    return Failed(name="Refused", message=message_of(fault))
 
 
 def _flow_run_id() -> str | None:
@@ -156,13 +180,15 @@ def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
         return build, False
     # Steps 1 and 3 may be taken from their checkpoints: whoever asks is looked at again.
     _own(kind, world, build, credentials)
-    same_run = build.flow_run_id == flow_run_id
-    if same_run and build.state in ("undone", "refused"):
-        # Prefect's Retry of a run that was rolled back: everything once more.
-        world.store.builds.update(
-            build.id, generation=build.generation + 1, state="building", plan={}, fault=None
-        )
-    return world.store.builds.get(build.id), not same_run
+    return build, build.flow_run_id != flow_run_id
+
+
+def _next_generation(world: World, build: Build) -> Build:
+    """Everything of a build that was undone once more, with checkpoints of its own."""
+    world.store.builds.update(
+        build.id, generation=build.generation + 1, state="building", plan={}, fault=None
+    )
+    return world.store.builds.get(build.id)
 
 
 def _own(kind: Kind, world: World, build: Build, credentials: str) -> None:
@@ -211,6 +237,27 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
     return Completed(message=words)
 
 
+def _undo(kind: Kind, world: World, build: Build, purpose: str) -> State[Any]:
+    """Undo a build under its lease, to its end."""
+    subject = kind.subject(world, build)
+    with lease(subject, purpose) as token, Progress(kind.catalogue, world.store, build.id):
+        subject.lease_token = token
+        cause = build.fault or {"error": "Stopped", "message": "undone on request"}
+        state = undo(kind, subject, Runner(kind.catalogue, subject), cause, undone="undone")
+    # Undoing is what was asked for: done, the run has succeeded.
+    done = state.name in ("RolledBack", "Refused")
+    return Completed(message=f"{build.name} is undone") if done else state
+
+
+def _delete(kind: Kind, world: World, build: Build) -> State[Any]:
+    """Delete what a build made, under its lease."""
+    subject = kind.subject(world, build)
+    with lease(subject, "delete") as token:
+        subject.lease_token = token
+        subject.settle("deleting", None)
+        return undo(kind, subject, Runner(kind.catalogue, subject), None, undone="deleted")
+
+
 def _as_it_ended(build: Build) -> State[Any]:
     fault = build.fault or {"error": "Conflict", "message": f"{build.name} is {build.state}"}
     return Failed(name="Refused", message=message_of(fault))
@@ -221,6 +268,8 @@ def _what_else(kind: Kind, build: Build) -> str:
     return {
         "complete": f"`{command} delete {build.name}` removes it",
         "undone": "create it again",
+        "undoing": f"`{command} {kind.undo_again} {build.name}` undoes it to its end",
+        "deleting": f"`{command} delete {build.name}` deletes it to its end",
         "refused": "correct the request, and create it again",
         "deleted": "create it again",
         "needs_attention": f"`{command} {kind.undo_again} {build.name}`",

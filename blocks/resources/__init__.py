@@ -27,16 +27,19 @@ from blocks.resources.network import (
     Subnet,
 )
 from blocks.resources.request import (
+    BuildReference,
     ImageRequest,
     InjectedFile,
     NamedRequest,
     NetworkRequest,
+    ReconcileRequest,
     RouterRequest,
     VmReference,
     VmRequest,
 )
 
 __all__ = [
+    "BuildReference",
     "Clocks",
     "FirewallRule",
     "FixedIp",
@@ -57,6 +60,7 @@ __all__ = [
     "Port",
     "PortBinding",
     "PortKind",
+    "ReconcileRequest",
     "Router",
     "RouterLeg",
     "RouterRequest",

@@ -7,6 +7,7 @@ import binascii
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
+from uuid import UUID
 
 import yaml
 from pydantic import Field, field_validator
@@ -89,7 +90,12 @@ class VmRequest(Resource):
     host: str | None = Field(default=None, max_length=63, description="force a host (admin only)")
     same_host: tuple[HostName, ...] = Field(default=(), description="beside these VMs")
     different_host: tuple[HostName, ...] = Field(default=(), description="not beside these VMs")
-    on_failure: Literal["rollback", "keep"] = "rollback"
+    on_failure: Literal["rollback", "keep"] = Field(
+        default="rollback", description="a step fails: undo everything, or keep it for a look"
+    )
+    on_interrupt: Literal["resume", "rollback"] = Field(
+        default="resume", description="the process is killed: go on with it, or undo it"
+    )
     request_id: str | None = Field(
         default=None, max_length=128, pattern=r"^[\x21-\x7e]+$", description="idempotency key"
     )
@@ -168,6 +174,22 @@ class RouterRequest(Resource):
         default=None, description="for add-interface and set-gateway"
     )
     credentials: CredentialsName = "default"
+
+
+class BuildReference(Resource):
+    """A build that stopped: `finish-build`'s parameter."""
+
+    id: UUID = Field(description="the build's id, which is that of the thing it builds")
+    name: str = Field(default="", max_length=63, description="its name, for the run's name only")
+
+
+class ReconcileRequest(Resource):
+    """How stopped builds are brought to an end: `reconcile`'s parameter."""
+
+    dispatch: bool = Field(
+        default=False,
+        description="make a run of finish-build/fifty for each, instead of doing it here",
+    )
 
 
 class NetworkRequest(Resource):

@@ -48,6 +48,7 @@ def create(
     zone: str | None = None,
     host: str | None = None,
     on_failure: Literal["rollback", "keep"] = "rollback",
+    on_interrupt: Literal["resume", "rollback"] = "resume",
     request_id: str | None = None,
     detach: Flag = False,
     credentials: Credentials = None,
@@ -70,6 +71,7 @@ def create(
         zone: Only on hosts of this zone.
         host: On this host; admins only.
         on_failure: Undo everything, or keep it for looking inside.
+        on_interrupt: What `fifty reconcile` does with it where its process was killed.
         request_id: The same id again is the same VM, however often it is sent.
         detach: Let the deployment create-vm/fifty do it, and come back at once.
     """
@@ -85,6 +87,7 @@ def create(
             "zone": zone,
             "host": host,
             "on_failure": on_failure,
+            "on_interrupt": on_interrupt,
             "request_id": request_id if request_id is not None else str(uuid.uuid4()),
             "credentials": credentials_name(credentials),
         },

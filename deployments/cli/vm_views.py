@@ -197,7 +197,11 @@ def _show_end(store: StateStore, build: Build, found: Any) -> None:  # noqa: ANN
     under_way = build.state in ("building", "undoing", "deleting")
     if under_way and begun and store.leases.held(build.id) is None:
         output.say(f"No process works on it: it stopped at step {begun[-1]}.")
-        output.say(f"  fifty vm resume {name}      go on")
-        output.say(f"  fifty vm rollback {name}    undo it")
+        if build.state == "building":
+            output.say(f"  fifty vm resume {name}      go on")
+        if build.state == "deleting":
+            output.say(f"  fifty vm delete {name}      delete it to its end")
+        else:
+            output.say(f"  fifty vm rollback {name}    undo it")
     elif build.fault:
         show_fault(build.fault)
