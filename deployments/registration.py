@@ -120,7 +120,7 @@ def _deploy(client: SyncPrefectClient, served: ServedFlow, done: list[str]) -> N
     """Make a deployment, or bring it up to date where our definition has changed."""
     flow = served.load()
     said = entry(served)
-    schema = parameter_schema(flow)
+    form = parameter_schema(flow).model_dump(exclude_unset=True)
     fields: dict[str, Any] = {
         "version": said["version"],
         "description": said["description"],
@@ -144,15 +144,15 @@ def _deploy(client: SyncPrefectClient, served: ServedFlow, done: list[str]) -> N
             flow_id=client.create_flow_from_name(served.name),
             name=DEPLOYMENT,
             schedules=[_schedule(served.schedule)] if served.schedule else [],
-            parameter_openapi_schema=schema.model_dump(exclude_unset=True),
+            parameter_openapi_schema=form,
             **fields,
         )
         done.append(f"deployment {served.deployment}")
         return
-    new_form = there.parameter_openapi_schema != schema.model_dump(exclude_unset=True)
+    new_form = there.parameter_openapi_schema != form
     if there.version != served.version or there.pull_steps or new_form:
-        update = DeploymentUpdate(parameter_openapi_schema=schema, **fields)
-        client.update_deployment(there.id, update)
+        update = {**fields, "parameter_openapi_schema": form}
+        client.update_deployment(there.id, DeploymentUpdate.model_validate(update))
         if there.version != served.version:
             _reschedule(client, there, served.schedule)
         done.append(f"deployment {served.deployment}: brought up to date")

@@ -38,6 +38,7 @@ def deployment(name: str) -> dict[str, Any]:
             part.pop(field, None)
     for one in found["schedules"]:
         one["schedule"].pop("anchor_date", None)
+    found["schedules"].sort(key=lambda one: one["slug"] or "~")
     return found
 
 
@@ -121,7 +122,7 @@ def test_what_an_operator_changed_stays(registered: str, monkeypatch: pytest.Mon
     monkeypatch.setattr("deployments.registration.SERVED", (newer,))
     register(settings())
     found = deployment("delete-image")
-    ours, theirs = sorted(found["schedules"], key=lambda one: one["slug"] or "~")
+    ours, theirs = found["schedules"]
     assert (ours["schedule"]["interval"], ours["active"]) == (1800, False)
     assert theirs["schedule"]["cron"] == "0 4 * * *"
     assert found["global_concurrency_limit"] is None
