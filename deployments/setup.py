@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect.blocks.core import Block
-from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
 from blocks.credentials.block import FiftyCredentials
@@ -21,9 +20,8 @@ from blocks.settings import Settings
 from blocks.state import StateStore
 from blocks.volumes import VolumePool
 from blocks.world import BLOCK_NAME
-from deployments import catalogue, daemons, defaults
+from deployments import catalogue, daemons, defaults, tenants
 from deployments.keys import make_key_pair
-from tasks.steps_01_11_api import rate_limit_name
 
 #: Directories of FIFTY_HOME. QEMU runs as a user of its own and must pass through those
 #: in which disks lie; that is all it may do there.
@@ -69,29 +67,35 @@ def initialize(settings: Settings, api_url: str) -> Site:
     made: list[str] = []
     _make_directories(settings.home, made)
     store = _make_store(settings, made)
-    tenant_id = store.tenants.create(defaults.TENANT)
-    rate = _make_credentials(store, tenant_id, settings.credentials, made)
+    tenant, new = tenants.create_tenant(store, defaults.TENANT)
+    if new:
+        made.append(f"tenant {tenant.name}")
+    for other in store.tenants.list():
+        # A Prefect server that was made anew knows of no limit.
+        tenants.limit_rate(other)
+    _make_credentials(store, tenant.id, settings.credentials, made)
     known = {flavor.name for flavor in store.flavors.list()}
     for flavor in defaults.FLAVORS:
         # Not where it is there: an operator may have changed it.
         if flavor.name not in known:
             store.flavors.put(flavor)
             made.append(f"flavor {flavor.name}")
-    store.groups.ensure_default(tenant_id)
     VolumePool(settings.home / "volumes", store.site).prepare()
     public, private = make_key_pair(settings.keys, defaults.KEY_PAIR)
-    store.keys.put(tenant_id, defaults.KEY_PAIR, public, str(private))
+    store.keys.put(tenant.id, defaults.KEY_PAIR, public, str(private))
+    for kind in (FiftyCredentials, LibvirtHostBlock, SchedulerBlock):
+        # Also where there is a document: the UI's form is made from what is registered.
+        kind.register_type_and_schema()
     for block in (LibvirtHostBlock(), SchedulerBlock()):
         _save_block(block, made)
-    _limit_rate(defaults.TENANT, rate)
     daemons.write_environment(settings.home, {"FIFTY_PREFECT_API_URL": api_url})
     catalogue.write(settings.home, catalogue.from_tasks())
     return Site(
         home=str(settings.home),
         site=store.site,
         host=settings.host,
-        tenant=defaults.TENANT,
-        tenant_id=tenant_id,
+        tenant=tenant.name,
+        tenant_id=tenant.id,
         credentials=settings.credentials,
         api_url=api_url,
         flavors=[flavor.name for flavor in store.flavors.list()],
@@ -123,20 +127,18 @@ def _make_store(settings: Settings, made: list[str]) -> StateStore:
     return store
 
 
-def _make_credentials(store: StateStore, tenant_id: str, name: str, made: list[str]) -> int:
-    """See to a credentials block with an admin's token; the tenant's requests a minute."""
+def _make_credentials(store: StateStore, tenant_id: str, name: str, made: list[str]) -> None:
+    """See to a credentials block that stands for somebody: else with an admin's token."""
     try:
         token = load_block(FiftyCredentials, name).token.get_secret_value()
     except NotFound:
         token = None
-    caller = store.tenants.caller(token) if token else None
-    if caller is None:
-        issued = store.tenants.issue_token(tenant_id, "admin")
-        FiftyCredentials.model_validate({"token": issued}).save(name, overwrite=True)
-        made.append(f"credentials block {name}" + (", in place of an unknown one" if token else ""))
-        caller = store.tenants.caller(issued)
-    assert caller is not None  # noqa: S101 - it was issued above
-    return caller.rate_per_minute
+    if token is not None and store.tenants.caller(token) is not None:
+        store.tenants.note_credentials(token, name)
+        return
+    issued = store.tenants.issue_token(tenant_id, "admin")
+    tenants.save_credentials(store, issued, name)
+    made.append(f"credentials block {name}" + (", in place of an unknown one" if token else ""))
 
 
 def _save_block(block: Block, made: list[str]) -> None:
@@ -145,10 +147,3 @@ def _save_block(block: Block, made: list[str]) -> None:
     except NotFound:
         block.save(BLOCK_NAME)
         made.append(f"block {block.get_block_type_slug()}/{BLOCK_NAME}")
-
-
-def _limit_rate(tenant: str, per_minute: int) -> None:
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(
-            rate_limit_name(tenant), per_minute, slot_decay_per_second=per_minute / 60
-        )

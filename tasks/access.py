@@ -1,53 +1,12 @@
-"""Who a request comes from, and what it may do: step 3's policy, for every flow."""
+"""Who a request comes from, and which builds it may be about."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from blocks.credentials.block import FiftyCredentials
 from blocks.errors import Denied, NotFound
 from blocks.loading import load_block
 from blocks.state import Build, Caller, StateStore
-from blocks.state.tenants import ROLES
-
-_BLOCK_NAME = re.compile(r"[a-z0-9-]{1,63}")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Who may do something.
-
-    Attributes:
-        least: The least of `ROLES` that may.
-        words: What it is, after "may not".
-    """
-
-    least: str
-    words: str
-
-
-#: The policy (oslo.policy's rules): a reader looks, a member changes what is its tenant's, an
-#: admin also what is the host's and, by its id, what is another tenant's.
-POLICY: Mapping[str, Rule] = {
-    "vm:create": Rule("member", "create a VM"),
-    "vm:create:host": Rule("admin", "force a host"),
-    "vm:resume": Rule("member", "go on with a build"),
-    "vm:rollback": Rule("member", "undo a build"),
-    "vm:delete": Rule("member", "delete a VM"),
-    "vm:run": Rule("member", "run something in a VM"),
-    "network:create": Rule("member", "create a network"),
-    "network:create:external": Rule("admin", "create an external network"),
-    "network:create:physical_bridge": Rule("admin", "use a bridge of the host"),
-    "network:delete": Rule("member", "delete a network"),
-    "router:change": Rule("member", "change a router"),
-    "image:create": Rule("member", "build an image"),
-    "image:create:public": Rule("admin", "make an image public"),
-    "image:delete": Rule("member", "delete an image"),
-    "key:create": Rule("member", "record a key pair"),
-    "any:foreign": Rule("admin", "see or change what is another tenant's"),
-}
+from tasks.policy import allows, check_credentials_name, check_enabled, check_policy
 
 
 def identify(store: StateStore, credentials: str) -> Caller:
@@ -57,13 +16,10 @@ def identify(store: StateStore, credentials: str) -> Caller:
     now; the store is told, for the commands that have no time for Prefect.
 
     Raises:
+        InvalidRequest: That is no name of a block.
         Denied: There is no such block, its token is not known, or the tenant is disabled.
     """
-    if not _BLOCK_NAME.fullmatch(credentials):
-        raise Denied(
-            "that is no name of a credentials block",
-            hint="lower-case letters, digits and hyphens, 63 at most",
-        )
+    check_credentials_name(credentials)
     try:
         block = load_block(FiftyCredentials, credentials)
     except NotFound as error:
@@ -79,46 +35,8 @@ def identify(store: StateStore, credentials: str) -> Caller:
             hint="it was revoked, or is another site's; an admin gives out a new one",
         )
     store.tenants.note_credentials(token, credentials)
-    return enabled(caller)
-
-
-def enabled(caller: Caller) -> Caller:
-    """The caller, if its tenant is one whose requests are let in.
-
-    Raises:
-        Denied: The tenant is disabled.
-    """
-    if not caller.enabled:
-        raise Denied(
-            f"the tenant {caller.tenant!r} is disabled",
-            hint=f"an operator can `fifty tenant enable {caller.tenant}`",
-        )
+    check_enabled(caller)
     return caller
-
-
-def allows(caller: Caller, action: str) -> bool:
-    """Whether the caller's role may do something.
-
-    Args:
-        caller: Who asks.
-        action: One of `POLICY`.
-    """
-    return ROLES.index(caller.role) >= ROLES.index(POLICY[action].least)
-
-
-def check_policy(caller: Caller, action: str) -> None:
-    """Apply the policy.
-
-    Raises:
-        Denied: The caller's role may not do this.
-    """
-    if not allows(caller, action):
-        rule = POLICY[action]
-        article = "an" if caller.role == "admin" else "a"
-        raise Denied(
-            f"{article} {caller.role} may not {rule.words}",
-            hint=f"use credentials of a token with the role {rule.least}",
-        )
 
 
 def authorized_build(

@@ -12,9 +12,10 @@ from blocks.errors import Conflict, InvalidRequest, NotFound
 from blocks.images import ImageStore
 from blocks.resources import Image, ImageRequest
 from blocks.state import Build, Caller, StateStore
-from tasks.access import allows, check_policy, identify
+from tasks.access import identify
 from tasks.draft import describe_all
 from tasks.ends import Kind
+from tasks.policy import allows, check_policy
 from tasks.step import Catalogue
 from tasks.subject import BuildSubject
 

@@ -8,7 +8,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueE
 from blocks.errors import NotFound
 from blocks.resources import Network, NetworkRequest, NetworkType
 from blocks.state import Caller, StateStore
-from tasks.access import POLICY, allows
+from tasks.policy import POLICY, allows
 
 #: The smallest subnet: network, gateway, DHCP server, one guest, broadcast need a /29.
 LONGEST_PREFIX = 29

@@ -22,10 +22,11 @@ from blocks.resources import (
     Subnet,
 )
 from blocks.state import Build, Caller, StateStore
-from tasks.access import check_policy, identify
+from tasks.access import identify
 from tasks.draft import describe_all, valid_part
 from tasks.network_build import NETWORK, planned_subnet
 from tasks.network_request import problems
+from tasks.policy import check_policy
 from tasks.router_legs import add_interface, clear_gateway, refresh_router, set_gateway
 
 step = NETWORK.stage("N")

@@ -16,8 +16,9 @@ from blocks.resources import Router, RouterRequest
 from blocks.settings import settings
 from blocks.state import Caller
 from blocks.world import World, open_world
-from tasks.access import allows, check_policy, identify
+from tasks.access import identify
 from tasks.draft import describe_all
+from tasks.policy import allows, check_policy
 from tasks.router_legs import add_interface, clear_gateway, refresh_router, set_gateway
 from tasks.session import as_form, refused
 

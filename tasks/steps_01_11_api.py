@@ -25,8 +25,9 @@ from blocks.errors import (
 from blocks.resources import Instance, InstanceStatus, PortKind, TaskState, VmRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
-from tasks.access import check_policy, identify
+from tasks.access import identify
 from tasks.draft import Draft
+from tasks.policy import check_policy
 from tasks.request_checks import about, check_fit, unknown_names, usable_networks
 from tasks.vm_build import VM
 

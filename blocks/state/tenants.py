@@ -120,15 +120,8 @@ class Tenants:
             row.enabled = enabled
             return changed
 
-    def issue_token(self, tenant_id: str, role: str, credentials: str | None = None) -> str:
-        """Make a token; it is returned once and never stored in clear.
-
-        Args:
-            tenant_id: Whose.
-            role: One of `ROLES`.
-            credentials: The Prefect block that is to hold it; it stands for no other one
-                any more.
-        """
+    def issue_token(self, tenant_id: str, role: str) -> str:
+        """Make a token of one of the `ROLES`; it is returned once and never stored in clear."""
         token = secrets.token_urlsafe(32)
         with self._database.write() as session:
             session.add(
@@ -136,8 +129,6 @@ class Tenants:
                     id=str(uuid.uuid4()), tenant_id=tenant_id, role=role, hash=token_hash(token)
                 )
             )
-        if credentials is not None:
-            self.note_credentials(token, credentials)
         return token
 
     def tokens(self, tenant_id: str) -> Sequence[Token]:
