@@ -13,12 +13,12 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
-from blocks.errors import Conflict, Denied, FiftyError, InvalidRequest, NotFound
+from blocks.errors import Conflict, FiftyError, InvalidRequest
 from blocks.resources import VmReference
 from blocks.settings import settings
 from blocks.state import Build
 from blocks.world import World, open_world
-from tasks.access import identify
+from tasks.access import authorized_build, check_same_caller
 from tasks.draft import describe_all
 from tasks.ends import Kind, failed, message_of, undo
 from tasks.run import Plan, Runner, lease, stays_resumable
@@ -65,7 +65,7 @@ def create(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> St
 def resume(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> State[Any]:
     """Go on with a build where it stopped: finished steps are taken from their checkpoints."""
     try:
-        world, build = _find(kind, request)
+        world, build = _find(kind, request, "resume")
         if build.state not in ("building", "kept"):
             raise Conflict(
                 f"{build.name} is {build.state}: there is nothing to go on with",
@@ -79,7 +79,7 @@ def resume(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> St
 def rollback(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
     """Undo a build that did not get to its end; again, where an undo failed."""
     try:
-        world, build = _find(kind, request)
+        world, build = _find(kind, request, "rollback")
         if build.state == "complete":
             raise Conflict(f"{build.name} is complete", hint=_what_else(kind, build))
         if build.state in ("undone", "refused", "deleted"):
@@ -94,7 +94,7 @@ def rollback(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
 def delete(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
     """Delete a thing: every step that made it is undone, in reverse."""
     try:
-        world, build = _find(kind, request)
+        world, build = _find(kind, request, "delete")
         if build.state == "deleted":
             return Completed(message=f"{build.name} is deleted already")
         return _delete(kind, world, build)
@@ -179,7 +179,7 @@ def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
     if new:
         return build, False
     # Steps 1 and 3 may be taken from their checkpoints: whoever asks is looked at again.
-    _own(kind, world, build, credentials)
+    check_same_caller(world.store, build, credentials)
     return build, build.flow_run_id != flow_run_id
 
 
@@ -191,25 +191,17 @@ def _next_generation(world: World, build: Build) -> Build:
     return world.store.builds.get(build.id)
 
 
-def _own(kind: Kind, world: World, build: Build, credentials: str) -> None:
-    caller = identify(world.store, credentials)
-    if build.tenant_id is not None and caller.tenant_id != build.tenant_id:
-        raise NotFound(f"there is no {kind.word} {build.name!r}")
-    if caller.role == "reader":
-        raise Denied("a reader may only look", hint="use credentials of a member")
-
-
-def _find(kind: Kind, request: BaseModel | Mapping[str, Any]) -> tuple[World, Build]:
-    """The build that a reference is about, checked to be the caller's."""
+def _find(kind: Kind, request: BaseModel | Mapping[str, Any], purpose: str) -> tuple[World, Build]:
+    """The build that a reference is about, checked to be the caller's, who may do this."""
     form = as_form(request)
     errors = describe_all(VmReference, form)
     if errors:
         raise InvalidRequest("the reference is wrong", details=errors)
     reference = VmReference.model_validate(form)
     world = open_world(settings())
-    caller = identify(world.store, reference.credentials)
-    build = world.store.builds.find(kind.catalogue.name, reference.name, caller.tenant_id)
-    _own(kind, world, build, reference.credentials)
+    build = authorized_build(
+        world.store, kind.catalogue.name, reference.name, reference.credentials, purpose
+    )
     return world, build
 
 
