@@ -12,6 +12,7 @@ from blocks.errors import Conflict, InvalidRequest, NotFound
 from blocks.images import ImageStore
 from blocks.resources import Image, ImageRequest
 from blocks.state import Build, Caller, StateStore
+from blocks.state.tables.base import now
 from tasks.access import identify
 from tasks.draft import describe_all
 from tasks.ends import Kind
@@ -66,17 +67,34 @@ def validate_image(
         )
     name = request.name or request.recipe
     store.builds.update(build.id, name=name)
-    taken = {
-        image.name
+    there = [
+        image
         for image in store.images.list(caller.tenant_id)
-        if image.tenant_id == caller.tenant_id
-    }
-    if name in taken:
-        raise Conflict(
-            f"an image named {name!r} is there already",
-            hint=f"`fifty image delete {name}` first, or give it another name",
-        )
+        if image.tenant_id == caller.tenant_id and image.name == name and image.id != build.id
+    ]
+    if there:
+        store.builds.note(build.id, replaces=_replaceable(there[0], request))
     return name
+
+
+def _replaceable(image: Image, request: ImageRequest) -> str:
+    """The id of the image that a new one takes the name of.
+
+    Raises:
+        Conflict: It is to stay, or is not what this recipe builds.
+    """
+    if not request.rebuild:
+        raise Conflict(
+            f"an image named {image.name!r} is there already",
+            hint=f"`fifty image build {request.recipe} --rebuild` replaces it",
+        )
+    if image.recipe != request.recipe or image.status != "active":
+        made = f"built by the recipe {image.recipe!r}" if image.recipe else "not built by a recipe"
+        raise Conflict(
+            f"the image {image.name!r} is {image.status}, and was {made}",
+            hint=f"`fifty image delete {image.name}` first, or give the new one another name",
+        )
+    return image.id
 
 
 def remove_file(build: Build, images: ImageStore) -> None:
@@ -96,15 +114,20 @@ def build_file(
 
 
 def forget_image(build: Build, store: StateStore) -> None:
-    """Forget the image's record."""
-    store.images.delete(build.id)
+    """Forget the image's record; where its build is undone, the one it replaced is back."""
+    if build.state == "deleting":
+        store.images.delete(build.id)
+    else:
+        store.images.withdraw(build.id, build.plan.get("replaces"))
 
 
 @step(3, "Record the image", undo=forget_image)
-def record_image(build: Build, caller: Caller, store: StateStore) -> str:
+def record_image(build: Build, caller: Caller, request: ImageRequest, store: StateStore) -> str:
     """Record the image in the catalogue, with checksum and sizes: it is active now.
 
-    Here Glance keeps the record and the data apart (`glance.api.v2.images`).
+    Here Glance keeps the record and the data apart (`glance.api.v2.images`). Where it
+    replaces another one, that one is deactivated in the same transaction: there is no
+    moment without an image of this name.
     """
     document = build.plan["built"]
     store.images.put(
@@ -114,6 +137,9 @@ def record_image(build: Build, caller: Caller, store: StateStore) -> str:
             tenant_id=caller.tenant_id,
             name=build.name,
             visibility="public" if allows(caller, "image:create:public") else "private",
-        )
+            recipe=request.recipe,
+            built_at=now(),
+        ),
+        replaces=build.plan.get("replaces"),
     )
     return build.id

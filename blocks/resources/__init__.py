@@ -37,9 +37,11 @@ from blocks.resources.request import (
     VmReference,
     VmRequest,
 )
+from blocks.resources.upkeep import CleanRequest, JobRequest, RefreshRequest, StatsRequest
 
 __all__ = [
     "BuildReference",
+    "CleanRequest",
     "Clocks",
     "FirewallRule",
     "FixedIp",
@@ -52,6 +54,7 @@ __all__ = [
     "InjectedFile",
     "Instance",
     "InstanceStatus",
+    "JobRequest",
     "NamedRequest",
     "Network",
     "NetworkRequest",
@@ -61,11 +64,13 @@ __all__ = [
     "PortBinding",
     "PortKind",
     "ReconcileRequest",
+    "RefreshRequest",
     "Router",
     "RouterLeg",
     "RouterRequest",
     "SecurityGroup",
     "SecurityGroupRule",
+    "StatsRequest",
     "Subnet",
     "TaskState",
     "VmReference",

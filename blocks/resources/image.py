@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import Field
@@ -20,7 +21,8 @@ class Image(Resource):
     """An image of the catalogue.
 
     Attributes:
-        status: `queued` while it is made, `active` when complete, `deactivated`.
+        status: `active`, or `deactivated`: another one has its name now, and it stays for
+            the VMs that were made from it.
         size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
         login_user: Who one logs in as with the key.
         ready_marker: A regular expression; a line of the serial console that matches it
@@ -28,6 +30,7 @@ class Image(Resource):
         boot_timeout_s: How long a guest of it may take to be ready, under QEMU's own
             emulation on a busy machine.
         injectable: Its root file system is ext4, so that step 30 may write into it.
+        recipe: What it was built by, and when; None where it was not built here.
     """
 
     id: str
@@ -48,3 +51,5 @@ class Image(Resource):
     boot_timeout_s: int = 300
     injectable: bool = True
     path: str
+    recipe: ResourceName | None = None
+    built_at: datetime | None = None

@@ -224,4 +224,7 @@ class ImageRequest(Resource):
 
     recipe: ResourceName
     name: ResourceName | None = Field(default=None, description="default: the recipe's name")
+    rebuild: bool = Field(
+        default=False, description="also if it is there already: it is replaced by the new one"
+    )
     credentials: CredentialsName = "default"

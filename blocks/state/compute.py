@@ -1,16 +1,16 @@
-"""Flavors, images and hosts in the state store."""
+"""Flavors and hosts in the state store."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from blocks.errors import Conflict, HostFault, NotFound
-from blocks.resources import Flavor, Host, Image
+from blocks.errors import HostFault, NotFound
+from blocks.resources import Flavor, Host
 from blocks.state.database import Database
-from blocks.state.tables import ClaimRow, FlavorRow, HostRow, ImageRow, InstanceRow
+from blocks.state.tables import ClaimRow, FlavorRow, HostRow
 from blocks.state.tables.base import now
 
 
@@ -53,96 +53,6 @@ class Flavors:
             disk_gib=row.disk_gib,
             limits=row.limits,
         )
-
-
-class Images:
-    """The image catalogue."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def put(self, image: Image) -> None:
-        """Record an image, or a new state of it.
-
-        Raises:
-            Conflict: Another image of the same owner has its name.
-        """
-        with self._database.write() as session:
-            other = session.scalar(
-                select(ImageRow).where(
-                    ImageRow.tenant_id == image.tenant_id, ImageRow.name == image.name
-                )
-            )
-            if other is not None and other.id != image.id:
-                raise Conflict(f"an image named {image.name!r} is there already")
-            session.merge(
-                ImageRow(
-                    id=image.id,
-                    tenant_id=image.tenant_id,
-                    name=image.name,
-                    status=image.status,
-                    document=image.model_dump(mode="json"),
-                )
-            )
-
-    def get(self, image_id: str) -> Image:
-        """An image by its id.
-
-        Raises:
-            NotFound: There is none.
-        """
-        with self._database.read() as session:
-            row = session.get(ImageRow, image_id)
-        if row is None:
-            raise NotFound(f"there is no image with id {image_id}")
-        return Image.model_validate(row.document)
-
-    def find(self, tenant_id: str, name: str) -> Image:
-        """The tenant's image of that name, else a public one.
-
-        Raises:
-            NotFound: The message lists what the tenant can see.
-        """
-        visible = self.list(tenant_id)
-        for image in sorted(visible, key=lambda image: image.tenant_id != tenant_id):
-            if image.name == name:
-                return image
-        known = ", ".join(sorted(image.name for image in visible))
-        raise NotFound(
-            f"there is no image {name!r}; there are: {known or 'none'}",
-            hint="`fifty image build RECIPE` makes one",
-        )
-
-    def list(self, tenant_id: str | None) -> list[Image]:
-        """The images that a tenant can see; with None all."""
-        query = select(ImageRow).order_by(ImageRow.name)
-        if tenant_id is not None:
-            public = ImageRow.document["visibility"].as_string() == "public"
-            query = query.where(or_(ImageRow.tenant_id == tenant_id, public))
-        with self._database.read() as session:
-            return [Image.model_validate(row.document) for row in session.scalars(query)]
-
-    def refuse_if_used(self, image_id: str) -> None:
-        """Check that no living instance was made from an image.
-
-        Raises:
-            Conflict: One was.
-        """
-        with self._database.read() as session:
-            users = session.scalars(
-                select(InstanceRow.name).where(
-                    InstanceRow.image_id == image_id, InstanceRow.live_name.is_not(None)
-                )
-            ).all()
-        if users:
-            raise Conflict(f"the image is in use by {', '.join(sorted(users))}")
-
-    def delete(self, image_id: str) -> None:
-        """Forget an image."""
-        with self._database.write() as session:
-            row = session.get(ImageRow, image_id)
-            if row is not None:
-                session.delete(row)
 
 
 class Hosts:

@@ -6,9 +6,10 @@ import secrets
 from pathlib import Path
 
 from blocks.state.builds import Builds
-from blocks.state.compute import Flavors, Hosts, Images
+from blocks.state.compute import Flavors, Hosts
 from blocks.state.database import Database
 from blocks.state.groups import SecurityGroups
+from blocks.state.images import Images
 from blocks.state.instances import Instances, Volumes
 from blocks.state.journal import Journal
 from blocks.state.keys import KeyPairs
