@@ -80,9 +80,9 @@ class FiftyCommand:
                 hint="run it again to go on, or with --down to take everything away",
             )
 
-    def items(self, kind: str) -> list[dict[str, Any]]:
+    def items(self, kind: str, *options: str) -> list[dict[str, Any]]:
         """What `fifty KIND list` tells of."""
-        listed = self.run(kind, "list")
+        listed = self.run(kind, "list", *options)
         if not isinstance(listed, list):
             raise CommandFailed(f"`fifty {kind} list --json` did not print a JSON list")
         return listed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blocks.changes import collecting
 from blocks.errors import FiftyError, NeedsAttention
-from deployments import daemons
+from deployments import daemons, defaults
 from deployments.fifty_command import FiftyCommand
 
 #: `fifty audit --fix`: nothing was astray, or something was and is removed.
@@ -65,16 +65,17 @@ def _remove_resources(home: Path, fifty: FiftyCommand, say: Callable[[str], None
         return True
 
     def delete(kind: str, *, external: bool | None = None) -> None:
-        for item in fifty.items(kind):
+        for item in fifty.items(kind, "--all-tenants"):
             if external is not None and item["external"] != external:
                 continue
-            name = str(item["name"])
-            if succeeds(partial(fifty.run, kind, "delete", name)):
-                say(f"Deleted {kind} {name}")
+            # By id: it may be any tenant's.
+            if succeeds(partial(fifty.run, kind, "delete", str(item["id"]))):
+                say(f"Deleted {kind} {item['name']}")
 
     succeeds(partial(daemons.start, home))
     # A store that an interrupted `fifty init` left is finished before it is read.
     succeeds(partial(fifty.run, "init"))
+    succeeds(partial(fifty.run, "tenant", "enable", defaults.TENANT))
     # Each stands on the ones after it; a tenant's network takes the router's leg with it.
     succeeds(partial(delete, "vm"))
     succeeds(partial(delete, "network", external=False))

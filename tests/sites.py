@@ -42,25 +42,25 @@ def _site_cloud(
     cloud.fifty("network", "create", "side", "--cidr", "10.77.2.0/24")
     cloud.world.store.flavors.put(LIMITED)
     yield cloud
-    for vm in cloud.json("vm", "list"):
-        cloud.fifty("vm", "delete", vm["name"])
+    for vm in cloud.json("vm", "list", "--all-tenants"):
+        cloud.fifty("vm", "delete", vm["id"])
     for network in ("side", "twin", "lab"):
         cloud.fifty("network", "delete", network)
     cloud.fifty("router", "delete", "gate")
     cloud.fifty("network", "delete", "public")
-    for image in cloud.json("image", "list"):
-        cloud.fifty("image", "delete", image["name"])
+    for image in cloud.json("image", "list", "--all-tenants"):
+        cloud.fifty("image", "delete", image["id"])
     assert differences(before, cloud.inventory()) == []
 
 
 @pytest.fixture
 def cloud(site_cloud: Cloud) -> Iterator[Cloud]:
     """The site; VMs that a test made are deleted after it, whatever became of them."""
-    kept = {vm["name"] for vm in site_cloud.json("vm", "list")}
+    kept = {vm["id"] for vm in site_cloud.json("vm", "list", "--all-tenants")}
     yield site_cloud
-    for vm in site_cloud.json("vm", "list"):
-        if vm["name"] not in kept:
-            site_cloud.fifty("vm", "delete", vm["name"])
+    for vm in site_cloud.json("vm", "list", "--all-tenants"):
+        if vm["id"] not in kept:
+            site_cloud.fifty("vm", "delete", vm["id"])
 
 
 @pytest.fixture(scope="session")

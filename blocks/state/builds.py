@@ -143,23 +143,6 @@ class Builds:
             raise NotFound(f"there is no {catalogue} {name!r}")
         return _build(row)
 
-    def latest(self, catalogue: str, name: str) -> Build:
-        """The last build of a name, whether or not it got to record anything else.
-
-        Raises:
-            NotFound: There never was one.
-        """
-        with self._database.read() as session:
-            row = session.scalar(
-                select(BuildRow)
-                .where(BuildRow.catalogue == catalogue, BuildRow.name == name)
-                .order_by(BuildRow.accepted_at.desc())
-                .limit(1)
-            )
-        if row is None:
-            raise NotFound(f"there is no {catalogue} {name!r}, and no build of one")
-        return _build(row)
-
     def of_request(self, catalogue: str, credentials: str, request_id: str) -> Build | None:
         """The build that a request id stands for; None where there is none yet."""
         with self._database.read() as session:
@@ -181,6 +164,15 @@ class Builds:
                 .order_by(BuildRow.accepted_at)
             )
             return [_build(row) for row in rows]
+
+    def over_since(self, before: datetime) -> set[str]:
+        """The ids of the builds that came to an end, which is no more to be changed, before."""
+        ends = ("complete", "undone", "refused", "deleted")
+        with self._database.read() as session:
+            query = select(BuildRow.id).where(
+                BuildRow.state.in_(ends), BuildRow.updated_at < before
+            )
+            return set(session.scalars(query))
 
     def update(self, build_id: str, **values: Any) -> None:  # noqa: ANN401 - columns of many types
         """Set columns of a build."""

@@ -66,6 +66,16 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "show": ("images", "Show an image."),
         "delete": ("images", "Delete an image that no VM was made from."),
     },
+    "tenant": {
+        "create": ("tenants", "Make a tenant."),
+        "list": ("tenants", "List the tenants."),
+        "show": ("tenants", "Show a tenant with its tokens and its quota."),
+        "disable": ("tenants", "Refuse its requests from now on."),
+        "enable": ("tenants", "Let its requests in again."),
+        "token": ("tenants", "Make a token for it, which is shown once."),
+        "revoke": ("tenants", "Make a token stand for nobody."),
+        "quota": ("tenants", "Show or set how much it may hold."),
+    },
     "key": {
         "create": ("keys", "Record a key pair, or make one."),
         "list": ("keys", "List the key pairs."),
@@ -77,6 +87,7 @@ _HELP = {
     "network": "Networks.",
     "router": "Routers.",
     "image": "Images.",
+    "tenant": "Tenants, their tokens and their quota.",
     "key": "Key pairs for logging in to VMs.",
 }
 

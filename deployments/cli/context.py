@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from blocks.errors import Conflict, Denied, NotFound
+from blocks.errors import Denied
 from blocks.settings import settings
 from blocks.state import StateStore
 
@@ -27,8 +26,15 @@ Credentials = Annotated[
         help="Name of the Prefect block with the caller's token (default: FIFTY_CREDENTIALS).",
     ),
 ]
-
-Named = TypeVar("Named")
+AllTenants = Annotated[
+    bool,
+    Parameter(
+        name="--all-tenants",
+        negative="",
+        show_default=False,
+        help="Those of all tenants; for admins only.",
+    ),
+]
 
 
 def open_store() -> StateStore:
@@ -37,6 +43,7 @@ def open_store() -> StateStore:
     Raises:
         NotFound: `fifty init` has not been run.
         Denied: The user may not read it.
+        Conflict: It is of another version of Fifty Steps.
     """
     here = settings()
     store = StateStore(here.database, here.host)
@@ -46,6 +53,7 @@ def open_store() -> StateStore:
         raise _forbidden() from error
     if not os.access(here.database, os.R_OK | os.W_OK):
         raise _forbidden()
+    store.database.require_current()
     return store
 
 
@@ -68,25 +76,3 @@ def require_root(what: str) -> None:
 def credentials_name(given: str | None) -> str:
     """The credentials block to use."""
     return given if given is not None else settings().credentials
-
-
-def the_one(kind: str, name: str, things: Sequence[Named], hint: str) -> Named:
-    """The thing with this name or id; an operator sees those of all tenants.
-
-    Args:
-        kind: What it is, for messages.
-        name: Its name or id.
-        things: Those that there are, each with `name` and `id`.
-        hint: What to do where there is none.
-
-    Raises:
-        NotFound: There is none.
-        Conflict: Several tenants have one of that name.
-    """
-    found = [thing for thing in things if name in (thing.name, thing.id)]  # type: ignore[attr-defined]
-    if not found:
-        known = ", ".join(sorted({str(thing.name) for thing in things}))  # type: ignore[attr-defined]
-        raise NotFound(f"there is no {kind} {name!r}; there are: {known or 'none'}", hint=hint)
-    if len(found) > 1:
-        raise Conflict(f"several tenants have a {kind} {name!r}", hint="use its id")
-    return found[0]

@@ -123,9 +123,18 @@ def network(store: StateStore, thing: Network) -> dict[str, Any]:
     }
 
 
-def network_in_full(store: StateStore, thing: Network) -> dict[str, Any]:
-    """A network with its subnets, its router and its ports."""
+def network_in_full(store: StateStore, thing: Network, tenant_id: str | None) -> dict[str, Any]:
+    """A network with its subnets, its router and its ports.
+
+    Args:
+        store: The state store.
+        thing: The network.
+        tenant_id: Only this tenant's router and ports: others are in an external network
+            too. None for all.
+    """
     router_of = store.routers.of_network(thing.id)
+    if router_of is not None and tenant_id not in (None, router_of.tenant_id):
+        router_of = None
     return {
         **network(store, thing),
         "router": router_of.name if router_of else None,
@@ -135,6 +144,7 @@ def network_in_full(store: StateStore, thing: Network) -> dict[str, Any]:
                 "addresses": [str(fixed.address) for fixed in port.addresses],
             }
             for port in store.ports.list(network_id=thing.id)
+            if tenant_id in (None, port.tenant_id)
         ],
     }
 

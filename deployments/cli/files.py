@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from blocks.resources.request import INJECT_LIMIT, USER_DATA_LIMIT
 from deployments.keys import KEY_LIMIT, public_key_of
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_COUNT = re.compile(r"[0-9]{1,9}")
 #: The longest character of UTF-8, so that a text that is cut is still known to be too long.
 _SLACK = 4
 
@@ -45,6 +47,15 @@ class Findings:
             self._wrong.append(f"{option}: {text!r} is not a whole number")
             return 0
         return int(text)
+
+    def limit(self, option: str, pair: str, known: Collection[str]) -> tuple[str, int]:
+        """A resource and how much of it, from `RESOURCE=LIMIT`."""
+        resource, _sign, number = pair.partition("=")
+        if resource not in known or not _COUNT.fullmatch(number):
+            these = ", ".join(sorted(known))
+            self._wrong.append(f"{option}: {pair!r} is not RESOURCE=LIMIT, with one of {these}")
+            return "", 0
+        return resource, int(number)
 
     def user_data(self, file: str) -> str:
         """The text of a user-data file; one that is too long is cut, and refused by step 4."""

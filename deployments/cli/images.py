@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from deployments.cli import documents, output
 from deployments.cli.context import (
+    AllTenants,
     Credentials,
     Flag,
     Json,
     credentials_name,
-    open_store,
     require_root,
-    the_one,
 )
 from deployments.cli.flow_runs import run_flow
+from deployments.cli.scope import open_scope, with_tenants
 
 _HINT = "`fifty image build RECIPE` makes one"
 _MIB = 1024**2
@@ -44,16 +44,20 @@ def build(
     if not json:
         output.note(f"Building {output.plain(name or recipe)}; this takes some minutes at first.")
     run_flow("build_image", request).require_success()
-    _tell(name or recipe, json=json)
+    _tell(name or recipe, credentials, json=json)
 
 
-def list(*, json: Json = False) -> None:
-    """List the images."""
-    found = [documents.image(image) for image in open_store().images.list(None)]
+def list(
+    *, all_tenants: AllTenants = False, credentials: Credentials = None, json: Json = False
+) -> None:
+    """List the images: the tenant's, and the public ones."""
+    scope = open_scope(credentials)
+    images = scope.store.images.list(scope.tenant(all_tenants=all_tenants))
+    found = with_tenants(scope, [documents.image(image) for image in images], all_tenants)
     if json:
         output.document(found)
         return
-    output.table(
+    output.things(
         ("NAME", "STATUS", "FORMAT", "SIZE", "DISK", "LOGIN", "VISIBILITY"),
         (
             (
@@ -67,22 +71,22 @@ def list(*, json: Json = False) -> None:
             )
             for item in found
         ),
+        found,
         f"There is no image yet. {_HINT}.",
     )
 
 
-def show(name: str, /, *, json: Json = False) -> None:
+def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
     """Show an image.
 
     Args:
         name: The image's name or id.
     """
-    _tell(name, json=json)
+    _tell(name, credentials, json=json)
 
 
-def _tell(name: str, *, json: bool) -> None:
-    store = open_store()
-    found = documents.image(the_one("image", name, store.images.list(None), _HINT))
+def _tell(name: str, credentials: str | None, *, json: bool) -> None:
+    found = documents.image(open_scope(credentials).image(name))
     if json:
         output.document(found)
     else:
@@ -93,7 +97,7 @@ def delete(name: str, /, *, credentials: Credentials = None, json: Json = False)
     """Delete an image that no VM was made from.
 
     Args:
-        name: The image's name.
+        name: The image's name or id.
     """
     require_root("deleting an image")
     request = {"name": name, "credentials": credentials_name(credentials)}

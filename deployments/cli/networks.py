@@ -6,19 +6,17 @@ from typing import Any, Literal
 
 from deployments.cli import documents, output
 from deployments.cli.context import (
+    AllTenants,
     Credentials,
     Flag,
     Json,
     Several,
     credentials_name,
-    open_store,
     require_root,
-    the_one,
 )
 from deployments.cli.files import Findings
 from deployments.cli.flow_runs import run_flow
-
-_HINT = "`fifty network list` shows those there are"
+from deployments.cli.scope import open_scope, with_tenants
 
 
 def create(
@@ -81,17 +79,22 @@ def create(
         "create_network", {key: value for key, value in wanted.items() if value is not None}
     )
     done.require_success()
-    _tell(name, json=json)
+    _tell(name, credentials, json=json)
 
 
-def list(*, json: Json = False) -> None:
-    """List the networks."""
-    store = open_store()
-    found = [documents.network(store, network) for network in store.networks.list()]
+def list(
+    *, all_tenants: AllTenants = False, credentials: Credentials = None, json: Json = False
+) -> None:
+    """List the networks: the tenant's, and the external ones."""
+    scope = open_scope(credentials)
+    networks = scope.store.networks.list(scope.tenant(all_tenants=all_tenants))
+    found = with_tenants(
+        scope, [documents.network(scope.store, network) for network in networks], all_tenants
+    )
     if json:
         output.document(found)
         return
-    output.table(
+    output.things(
         ("NAME", "TYPE", "SEGMENT", "CIDR", "GATEWAY", "DHCP", "OUTSIDE"),
         (
             (
@@ -105,6 +108,7 @@ def list(*, json: Json = False) -> None:
             )
             for item in found
         ),
+        found,
         "There is no network yet. `fifty network create NAME --cidr CIDR` makes one.",
     )
 
@@ -114,19 +118,19 @@ def _joined(item: dict[str, Any], field: str) -> str | None:
     return ", ".join(values) or None
 
 
-def show(name: str, /, *, json: Json = False) -> None:
+def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
     """Show a network.
 
     Args:
         name: The network's name or id.
     """
-    _tell(name, json=json)
+    _tell(name, credentials, json=json)
 
 
-def _tell(name: str, *, json: bool) -> None:
-    store = open_store()
-    thing = the_one("network", name, store.networks.list(), _HINT)
-    found = documents.network_in_full(store, thing)
+def _tell(name: str, credentials: str | None, *, json: bool) -> None:
+    scope = open_scope(credentials)
+    seen_by = None if scope.is_admin else scope.caller.tenant_id
+    found = documents.network_in_full(scope.store, scope.network(name), seen_by)
     if json:
         output.document(found)
         return

@@ -78,6 +78,19 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], nothing: str
         say(line.rstrip())
 
 
+def things(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    documents: Sequence[Mapping[str, Any]],
+    nothing: str,
+) -> None:
+    """A table of things, each with its document; those of all tenants say whose they are."""
+    if any("tenant" in item for item in documents):
+        headers = ("TENANT", *headers)
+        rows = ((item["tenant"], *row) for item, row in zip(documents, rows, strict=True))
+    table(headers, rows, nothing)
+
+
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """A name and a value a line; what has no value is left out."""
     shown = [(name, value) for name, value in pairs if value not in (None, "", ())]

@@ -6,16 +6,14 @@ from typing import Any
 
 from deployments.cli import documents, output
 from deployments.cli.context import (
+    AllTenants,
     Credentials,
     Json,
     credentials_name,
-    open_store,
     require_root,
-    the_one,
 )
 from deployments.cli.flow_runs import run_flow
-
-_HINT = "`fifty router list` shows those there are"
+from deployments.cli.scope import open_scope, with_tenants
 
 
 def create(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
@@ -78,20 +76,24 @@ def _change(
         request["network"] = network
     run_flow("change_router", request).require_success()
     if action != "delete":
-        _tell(name, json=json)
+        _tell(name, credentials, json=json)
     elif json:
         output.document({"name": name, "deleted": True})
     else:
         output.say(f"The router {output.plain(name)} is deleted.")
 
 
-def list(*, json: Json = False) -> None:
+def list(
+    *, all_tenants: AllTenants = False, credentials: Credentials = None, json: Json = False
+) -> None:
     """List the routers."""
-    found = [documents.router(router) for router in open_store().routers.list()]
+    scope = open_scope(credentials)
+    routers = scope.store.routers.list(scope.tenant(all_tenants=all_tenants))
+    found = with_tenants(scope, [documents.router(router) for router in routers], all_tenants)
     if json:
         output.document(found)
         return
-    output.table(
+    output.things(
         ("NAME", "HOST", "INTERFACES", "GATEWAY"),
         (
             (
@@ -102,6 +104,7 @@ def list(*, json: Json = False) -> None:
             )
             for item in found
         ),
+        found,
         "There is no router yet. `fifty router create NAME` makes one.",
     )
 
@@ -110,18 +113,17 @@ def _leg(leg: dict[str, Any]) -> str:
     return f"{leg['network']} {leg['address']}"
 
 
-def show(name: str, /, *, json: Json = False) -> None:
+def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
     """Show a router.
 
     Args:
         name: The router's name or id.
     """
-    _tell(name, json=json)
+    _tell(name, credentials, json=json)
 
 
-def _tell(name: str, *, json: bool) -> None:
-    router = the_one("router", name, open_store().routers.list(), _HINT)
-    found = documents.router(router)
+def _tell(name: str, credentials: str | None, *, json: bool) -> None:
+    found = documents.router(open_scope(credentials).router(name))
     if json:
         output.document(found)
         return

@@ -18,8 +18,8 @@ from blocks.resources import Instance
 from blocks.settings import settings
 from blocks.state import StateStore
 from deployments.cli import output
-from deployments.cli.context import Flag, Json, open_store, require_root
-from deployments.cli.vm_views import find_build
+from deployments.cli.context import Credentials, Flag, Json, require_root
+from deployments.cli.scope import open_scope
 from deployments.defaults import KEY_PAIR
 
 _LOOK_EVERY_S = 0.2
@@ -33,6 +33,7 @@ def ssh(
     /,
     *command: str,
     identity: Annotated[Path | None, Parameter(name=("--identity", "-i"))] = None,
+    credentials: Credentials = None,
     json: Json = False,
 ) -> None:
     """Log in to a VM, from inside its first network.
@@ -42,9 +43,8 @@ def ssh(
         command: What to run there, after --; nothing means a shell.
         identity: The private key (default: the one of the VM's key pair).
     """
-    store = open_store()
-    instance = store.instances.find(name)
-    words = [*_login(store, instance, identity), *command]
+    scope = open_scope(credentials)
+    words = [*_login(scope.store, scope.vm(name), identity), *command]
     if json:
         output.document({"command": words})
         return
@@ -93,7 +93,14 @@ def _private_key(store: StateStore, instance: Instance) -> str | None:
     raise NotFound(f"the private key for {instance.name!r} is not known here", hint=hint)
 
 
-def console(name: str, /, *, follow: Flag = False, json: Json = False) -> None:
+def console(
+    name: str,
+    /,
+    *,
+    follow: Flag = False,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
     """Print what a VM's serial console has said.
 
     Args:
@@ -102,8 +109,7 @@ def console(name: str, /, *, follow: Flag = False, json: Json = False) -> None:
     """
     if follow and json:
         raise InvalidRequest("--follow has no end, and --json is one document", hint="use one")
-    store = open_store()
-    build = find_build(store, name)
+    build = open_scope(credentials).build(name)
     log = settings().instances / build.id / "console.log"
     try:
         with log.open("rb") as file:

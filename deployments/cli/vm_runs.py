@@ -18,15 +18,15 @@ from deployments.cli.context import (
     Json,
     Several,
     credentials_name,
-    open_store,
     require_root,
 )
 from deployments.cli.drawing import Drawing, view_for
 from deployments.cli.files import Findings
 from deployments.cli.flow_runs import TERMINATED, Done, Terminated, connect, run_flow
 from deployments.cli.output import Refusal
+from deployments.cli.scope import open_scope
 from deployments.cli.vm_failure import failure
-from deployments.cli.vm_views import CLOCKS, find_build
+from deployments.cli.vm_views import CLOCKS
 
 _INTERRUPTED = 130
 
@@ -100,7 +100,7 @@ def create(
         _send(request, json=json)
         return
     require_root("creating a VM")
-    store = open_store()
+    store = open_scope(credentials).store
 
     def find() -> Build | None:
         return store.builds.of_request("vm", request["credentials"], request["request_id"])
@@ -182,8 +182,8 @@ def delete(name: str, /, *, credentials: Credentials = None, json: Json = False)
 def _again(flow: str, title: str, name: str, credentials: str | None, *, json: bool) -> None:
     """Run a flow on a VM that is there."""
     require_root(f"`fifty vm {flow.removesuffix('_vm')}`")
-    store = open_store()
-    build_id = find_build(store, name).id
+    scope = open_scope(credentials)
+    store, build_id = scope.store, scope.build(name).id
     request = {"name": name, "credentials": credentials_name(credentials)}
     # By id: a later build of the same name is another one's.
     done = _run(flow, request, store, lambda: store.builds.get(build_id), title, as_json=json)

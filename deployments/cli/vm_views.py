@@ -6,31 +6,40 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from blocks.errors import NotFound
 from blocks.settings import settings
 from blocks.state import Build, StateStore
 from deployments import catalogue
 from deployments.cli import documents, output
-from deployments.cli.context import Flag, Json, open_store
+from deployments.cli.context import AllTenants, Credentials, Flag, Json
 from deployments.cli.glyphs import GLYPHS, STAGES
+from deployments.cli.scope import open_scope, with_tenants
 
 
-def list(*, deleted: Flag = False, json: Json = False) -> None:
+def list(
+    *,
+    deleted: Flag = False,
+    all_tenants: AllTenants = False,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
     """List the VMs.
 
     Args:
         deleted: Also those that were deleted.
     """
-    store = open_store()
-    plugs = store.plugs.all()
-    found = [
-        documents.vm(instance, plugs.get(instance.id, ()))
-        for instance in store.instances.list(deleted=deleted)
-    ]
+    scope = open_scope(credentials)
+    tenant = scope.tenant(all_tenants=all_tenants)
+    plugs = scope.store.plugs.all()
+    instances = scope.store.instances.list(tenant, deleted=deleted)
+    found = with_tenants(
+        scope,
+        [documents.vm(instance, plugs.get(instance.id, ())) for instance in instances],
+        all_tenants,
+    )
     if json:
         output.document(found)
         return
-    output.table(
+    output.things(
         ("NAME", "STATUS", "TASK", "HOST", "FLAVOR", "IMAGE", "ADDRESSES"),
         (
             (
@@ -44,6 +53,7 @@ def list(*, deleted: Flag = False, json: Json = False) -> None:
             )
             for item in found
         ),
+        found,
         "There is no VM yet. `fifty vm create NAME --image I --network N` makes one.",
     )
 
@@ -53,14 +63,14 @@ def _addresses(item: dict[str, Any]) -> str | None:
     return ", ".join(shown) or None
 
 
-def show(name: str, /, *, json: Json = False) -> None:
+def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
     """Show a VM.
 
     Args:
         name: The VM's name or id.
     """
-    store = open_store()
-    found = documents.vm_in_full(store, store.instances.find(name))
+    scope = open_scope(credentials)
+    found = documents.vm_in_full(scope.store, scope.vm(name))
     if json:
         output.document(found)
     else:
@@ -118,36 +128,13 @@ def _plug(plug: dict[str, Any]) -> str:
     return " ".join((*words, f"({plug['mac'] or 'no MAC yet'}, {plug['tap']})"))
 
 
-def find_build(store: StateStore, name: str) -> Build:
-    """The build of a VM: of the living one of that name or id, else the last one there was.
-
-    Raises:
-        NotFound: There never was one.
-        Conflict: Several tenants have a VM of that name.
-    """
-    try:
-        return store.builds.get(store.instances.find(name).id)
-    except NotFound:
-        pass  # refused before step 10, or deleted: only its build is left
-    try:
-        return store.builds.latest("vm", name)
-    except NotFound:
-        pass
-    try:
-        return store.builds.get(name)
-    except NotFound:
-        raise NotFound(
-            f"there is no VM {name!r}, and there never was a build of one",
-            hint="`fifty vm list` shows those there are",
-        ) from None
-
-
 def steps(
     name: str,
     /,
     *,
     generation: Annotated[int | None, Parameter(show_default=False)] = None,
     changes: Flag = False,
+    credentials: Credentials = None,
     json: Json = False,
 ) -> None:
     """Show how far each of the fifty steps of a VM is.
@@ -157,8 +144,8 @@ def steps(
         generation: An earlier build of the same VM (a rollback begins a new one).
         changes: Also what each step changed on the host, as commands.
     """
-    store = open_store()
-    build = find_build(store, name)
+    scope = open_scope(credentials)
+    store, build = scope.store, scope.build(name)
     entries = store.journal.entries(build.id, generation or build.generation)
     known = catalogue.read(settings().home, build.catalogue)
     found = documents.steps(build, entries, known)

@@ -47,7 +47,7 @@ class Filled:
         self.home = home
         self.store = StateStore(home / "state.db", "here")
         self.store.initialize()
-        self.tenant = self.store.tenants.create(defaults.TENANT)
+        self.tenant = self.add_tenant(defaults.TENANT, "admin")
         for flavor in defaults.FLAVORS:
             self.store.flavors.put(flavor)
         self.image = Image(
@@ -64,6 +64,13 @@ class Filled:
         self.store.images.put(self.image)
         self.network = self.add_network("lab", self.tenant)
         catalogue.write(home, {"vm": STEPS})
+
+    def add_tenant(self, name: str, role: str) -> str:
+        """A tenant whose credentials block is called as it is; its id."""
+        tenants = self.store.tenants
+        tenant = tenants.create(name)
+        tenants.note_credentials(tenants.issue_token(tenant, role), name)
+        return tenant
 
     def add_network(self, name: str, tenant: str) -> Network:
         """A network with 10.0.0.0/24."""
@@ -89,7 +96,9 @@ class Filled:
         )
         return network
 
-    def add_build(self, name: str, request: dict[str, Any] | None = None) -> Build:
+    def add_build(
+        self, name: str, request: dict[str, Any] | None = None, tenant: str | None = None
+    ) -> Build:
         """A build of a VM that has not begun."""
         build, _new = self.store.builds.open(
             build_id=str(uuid.uuid4()),
@@ -101,7 +110,7 @@ class Filled:
             flow_run_id=str(uuid.uuid4()),
             policy="rollback",
         )
-        self.store.builds.update(build.id, tenant_id=self.tenant)
+        self.store.builds.update(build.id, tenant_id=tenant or self.tenant)
         return build
 
     def add_vm(
@@ -114,7 +123,7 @@ class Filled:
         request: dict[str, Any] | None = None,
     ) -> Instance:
         """A VM with a port on `lab`; with a fault it is in ERROR, else ACTIVE."""
-        build = self.add_build(name, request)
+        build = self.add_build(name, request, tenant)
         instance = Instance(
             id=build.id,
             tenant_id=tenant or self.tenant,

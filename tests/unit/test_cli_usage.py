@@ -28,7 +28,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     settings.cache_clear()
     store = StateStore(home / "state.db", "here")
     store.initialize()
-    store.tenants.create(defaults.TENANT)
+    tenant = store.tenants.create(defaults.TENANT)
+    store.tenants.note_credentials(store.tenants.issue_token(tenant, "admin"), "default")
     store.database.dispose()
     yield home
     settings.cache_clear()
@@ -77,6 +78,12 @@ WRONG_USAGE = [
     "image show",
     "image delete",
     "key create",
+    "key create a --tenant b",
+    "tenant create",
+    "tenant show",
+    "tenant token a",
+    "tenant token a --role king",
+    "tenant revoke",
     "steps x",
     "audit --fix=perhaps",
     "init --frobnicate",
@@ -92,7 +99,17 @@ REFUSED = [
     ("router show nothing", "NotFound"),
     ("image show nothing", "NotFound"),
     ("key create ../outside", "InvalidRequest"),
-    ("key create a --tenant nobody", "NotFound"),
+    ("key create a --credentials n<>body", "InvalidRequest"),
+    ("vm list --credentials nobody", "Transient"),
+    ("vm list --credentials ../default", "InvalidRequest"),
+    ("tenant show nobody", ("NotFound", "Denied")),
+    ("tenant disable nobody", ("NotFound", "Denied")),
+    ("tenant token nobody --role reader", ("NotFound", "Denied")),
+    ("tenant revoke nothing", ("NotFound", "Denied")),
+    ("tenant quota default --set instances", ("InvalidRequest", "Denied")),
+    ("tenant quota default --set wishes=3", ("InvalidRequest", "Denied")),
+    ("tenant quota default --set instances=-1", ("InvalidRequest", "Denied")),
+    ("tenant create a", ("Transient", "Denied")),
     ("key create a --public-key /nowhere", "InvalidRequest"),
     ("vm create a --image i --network n --volume x", "InvalidRequest"),
     ("vm create a --image i --network n --volume 1.5", "InvalidRequest"),
@@ -180,10 +197,10 @@ def test_without_a_state_store(home: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_mistake_of_ours_is_one_line_and_a_log(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken() -> None:
+    def broken(_credentials: str | None) -> None:
         raise ZeroDivisionError("one\ntwo \x1b[31m")
 
-    monkeypatch.setattr("deployments.cli.vm_views.open_store", broken)
+    monkeypatch.setattr("deployments.cli.vm_views.open_scope", broken)
     assert run(["vm", "list"]) == 1
     said = capsys.readouterr()
     assert said.err.splitlines()[0] == "error: ZeroDivisionError: one"

@@ -92,15 +92,22 @@ def test_empty_lists_say_what_to_do_next(
     assert "fifty router create" in _text(capsys, "router", "list")
 
 
-def test_a_name_of_two_tenants_is_asked_about(
+def test_a_name_of_two_tenants_is_the_caller_s(
     filled: Filled, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = filled.store.tenants.create("other")
-    instance = filled.add_vm("hello")
-    filled.add_vm("hello", tenant=other, address="10.0.0.8")
-    assert run(["vm", "show", "hello"]) == 1
-    assert "use its id" in capsys.readouterr().err
-    assert _json(capsys, "vm", "show", instance.id)["id"] == instance.id
+    other = filled.add_tenant("other", "member")
+    mine = filled.add_vm("hello")
+    theirs = filled.add_vm("hello", tenant=other, address="10.0.0.8")
+    assert _json(capsys, "vm", "show", "hello")["id"] == mine.id
+    assert _json(capsys, "vm", "show", "hello", "--credentials", "other")["id"] == theirs.id
+    assert [vm["id"] for vm in _json(capsys, "vm", "list")] == [mine.id]
+    both = _json(capsys, "vm", "list", "--all-tenants")
+    assert {vm["id"]: vm["tenant"] for vm in both} == {mine.id: "default", theirs.id: "other"}
+    assert "TENANT" in _text(capsys, "vm", "list", "--all-tenants")
+    # An admin may name what is another tenant's by its id; nobody else may.
+    assert _json(capsys, "vm", "show", theirs.id)["id"] == theirs.id
+    assert run(["vm", "show", mine.id, "--credentials", "other"]) == 1
+    assert run(["vm", "list", "--all-tenants", "--credentials", "other"]) == 1
 
 
 def test_steps_of_a_build(filled: Filled, capsys: pytest.CaptureFixture[str]) -> None:
