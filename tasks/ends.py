@@ -15,6 +15,7 @@ from blocks.errors import NeedsAttention
 from blocks.settings import settings
 from blocks.state import Build, StepState
 from blocks.world import World
+from tasks.cancelling import undisturbed
 from tasks.run import Runner
 from tasks.step import Catalogue, Subject, error_dict
 from tasks.summary import publish_summary
@@ -102,7 +103,8 @@ def undo(
     subject.store.builds.update(
         subject.build_id, state="deleting" if undone == "deleted" else "undoing", fault=fault
     )
-    left = runner.unwind()
+    with undisturbed():
+        left = runner.unwind()
     if left:
         name = subject.store.builds.get(subject.build_id).name
         why = f"; it had stopped with {fault['error']}: {fault['message']}" if fault else ""

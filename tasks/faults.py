@@ -2,8 +2,8 @@
 
 STEP is a step's number, or `u` and the number for its undo. WHAT is `raise` (an error
 that is not worth a retry), `flake` (a transient one, on the first attempt only), `kill`
-(SIGKILL to this process) or `hang`. WHEN is `before` the effect (the default) or `after`:
-then the effect is there and the checkpoint is not.
+(SIGKILL to this process) or `hang` (until the build is stopped). WHEN is `before` the
+effect (the default) or `after`: then the effect is there and the checkpoint is not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,22 @@ import os
 import re
 import signal
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from blocks.errors import FiftyError, InvalidRequest, Transient
 
 VARIABLE = "FIFTY_FAULT"
 _FORM = re.compile(r"(u?)(\d+):(raise|flake|kill|hang)(?::(before|after))?")
+
+#: Set when the build of this context is stopped. Only the main thread gets signals: what
+#: hangs in another one has to be told.
+_stopped: ContextVar[threading.Event] = ContextVar("fifty_stopped")
+
+
+def hang_until(stopped: threading.Event) -> None:
+    """Let what hangs in this context from here on hang until this is set."""
+    _stopped.set(stopped)
 
 
 class InjectedFault(FiftyError):
@@ -73,4 +83,5 @@ def strike(step: int, when: str, *, attempt: int, undo: bool = False) -> None:
         if fault.what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if fault.what == "hang":
-            threading.Event().wait()
+            _stopped.get(threading.Event()).wait()
+            raise InjectedFault(f"hung {where}, until the build was stopped")

@@ -1,8 +1,8 @@
-"""Running a build: its steps forward, its undos backward, and the four ends it can have.
+"""Running a build: its steps forward, and its undos backward.
 
-`carry_out` is what every flow that builds something calls. Whatever stops a build, it ends
-complete, undone, kept as it is (`on_failure: keep`), or in NeedsAttention; a process that
-is killed leaves a build that `resume` or `rollback` brings to one of these.
+Whatever stops a build, it ends complete, undone, kept as it is (`on_failure: keep`), or in
+NeedsAttention; a process that is killed leaves a build that `resume`, `rollback` or
+`reconcile` brings to one of these.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-
-from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
 
 from blocks.errors import (
     Conflict,
@@ -33,6 +29,7 @@ from blocks.errors import (
 from blocks.settings import settings
 from blocks.state import StepState
 from blocks.state.leases import LEASE_S
+from tasks import faults
 from tasks.step import Catalogue, Step, Subject, enter, error_dict
 
 #: What a caller is told about a request, as opposed to what fails while it is carried out.
@@ -101,6 +98,7 @@ class Runner:
         """
 
         def follow(branch: Sequence[Step]) -> None:
+            faults.hang_until(self._stop)
             try:
                 for step in branch:
                     self(step)
@@ -251,22 +249,3 @@ def lease(subject: Subject, purpose: str) -> Iterator[str]:
         ended.set()
         keeper.join()
         leases.release(subject.build_id, token)
-
-
-def cancel_requested() -> bool:
-    """Whether Prefect was asked to cancel the flow run that we are in."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return False
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(context.flow_run.id).state
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
-
-
-def stays_resumable(error: BaseException) -> bool:
-    """Whether the build is to be left as it is, for a later run to go on with.
-
-    SIGTERM says that this process must end, not that the VM is unwanted; a cancel says
-    that it is.
-    """
-    return isinstance(error, TerminationSignal) and not cancel_requested()

@@ -10,7 +10,8 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Completed, Failed
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import BaseModel
 
 from blocks.errors import Conflict, FiftyError, InvalidRequest
@@ -19,9 +20,10 @@ from blocks.settings import settings
 from blocks.state import Build
 from blocks.world import World, open_world
 from tasks.access import authorized_build, check_same_caller
+from tasks.cancelling import cancellable, stays_resumable
 from tasks.draft import describe_all
 from tasks.ends import Kind, failed, message_of, undo
-from tasks.run import Plan, Runner, lease, stays_resumable
+from tasks.run import Plan, Runner, lease
 from tasks.step import error_dict
 from tasks.summary import Progress, publish_refusal, publish_summary
 
@@ -215,11 +217,15 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
         store.builds.update(build.id, state="building", fault=None, flow_run_id=_flow_run_id())
         subject.settle("building", None)
         try:
-            plan(runner)
+            with cancellable():
+                plan(runner)
         except BaseException as error:
             if stays_resumable(error):
                 raise
             state = failed(kind, subject, runner, error)
+            if isinstance(error, TerminationSignal):
+                # It was a cancel, else it would have stayed resumable.
+                return Cancelled(message=state.message)
             if not isinstance(error, Exception):
                 raise
             return state

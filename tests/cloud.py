@@ -49,16 +49,20 @@ class Cloud:
 
     def run(self, *words: str, fault: str = "") -> subprocess.CompletedProcess[str]:
         """Run `fifty`, whatever comes of it."""
-        environment = {**os.environ, "FIFTY_FAULT": fault} if fault else dict(os.environ)
         return subprocess.run(
             [str(Path(sys.executable).with_name("fifty")), *words],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
-            env=environment,
+            env=self.environment(fault),
             stdin=subprocess.DEVNULL,
             check=False,
         )
+
+    @staticmethod
+    def environment(fault: str) -> dict[str, str]:
+        """The environment in which `fifty` runs, with this FIFTY_FAULT."""
+        return {**os.environ, "FIFTY_FAULT": fault} if fault else dict(os.environ)
 
     def json(self, *words: str, fault: str = "", code: int | None = 0) -> Any:  # noqa: ANN401
         """Run `fifty ... --json` and give back the document."""

@@ -1,0 +1,95 @@
+"""SIGTERM and Cancel: what they mean for a build.
+
+SIGTERM says that this process must end, not that the VM is unwanted: the build stays as it
+is, for a later run to go on with. Prefect's Cancel says that it is: the build is undone.
+Prefect's worker gives a Cancel to a run that it started as a SIGTERM; a run that has no
+worker, as those of the command line, looks for it by itself.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect import get_run_logger
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+
+_LOOK_EVERY_S = 2.0
+
+
+def stays_resumable(error: BaseException) -> bool:
+    """Whether the build is to be left as it is, for a later run to go on with."""
+    return isinstance(error, TerminationSignal) and not cancel_requested()
+
+
+def cancel_requested() -> bool:
+    """Whether Prefect was asked to cancel the flow run that we are in, or one above it."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return False
+    with get_client(sync_client=True) as client:
+        return _is_cancelled(client, context.flow_run.id)
+
+
+def _is_cancelled(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
+    run = client.read_flow_run(flow_run_id)
+    if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
+        return True
+    if run.parent_task_run_id is None:
+        return False
+    above = client.read_task_run(run.parent_task_run_id).flow_run_id
+    return above is not None and _is_cancelled(client, above)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no SIGTERM break into an undo: it takes seconds, and whoever sent it can wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A function, where SIG_IGN would be inherited by dnsmasq and the like.
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def cancellable() -> Iterator[None]:
+    """Have a Cancel of this run noticed, where no worker does that: once, by a SIGTERM to us."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.deployment_id is not None:
+        yield
+        return
+    over = threading.Event()
+    watcher = threading.Thread(
+        target=contextvars.copy_context().run, args=(_watch, over), name="cancel", daemon=True
+    )
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(over: threading.Event) -> None:
+    while not over.wait(_LOOK_EVERY_S):
+        try:
+            wanted = cancel_requested()
+        except HTTPError as error:
+            # It is looked again soon; without the server nobody can ask for a cancel anyway.
+            get_run_logger().debug("whether to cancel is not known now: %s", error)
+            continue
+        if wanted and not over.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
