@@ -117,6 +117,21 @@ SERVED: tuple[ServedFlow, ...] = (
         schedule=Schedule(every_s=60, parameters={"request": {"dispatch": True}}),
         alone=True,
     ),
+    ServedFlow("audit", DEFAULT, ("upkeep",), schedule=Schedule(cron="7 * * * *"), alone=True),
+    ServedFlow(
+        "refresh-images",
+        BUILDS,
+        ("upkeep", "image"),
+        schedule=Schedule(cron="30 2 * * 0"),
+        alone=True,
+    ),
+    ServedFlow(
+        "clean-cache", DEFAULT, ("upkeep",), schedule=Schedule(cron="30 4 * * *"), alone=True
+    ),
+    ServedFlow(
+        "report-stats", DEFAULT, ("upkeep",), schedule=Schedule(cron="0 5 * * *"), alone=True
+    ),
+    ServedFlow("run-in-vm", BUILDS, ("vm", "job")),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blocks import changes
 from blocks.errors import NotFound, UnsafeImage
-from blocks.images.files import replacing
+from blocks.images.files import is_part, replacing, size_on_disk
 from blocks.images.inspection import inspect
 from blocks.images.locks import locked
 from blocks.resources.image import Image
@@ -75,6 +75,28 @@ class BaseCache:
         if base.is_file():
             base.unlink()
             changes.record(f"Removed the base of image {image.name}", ["rm", str(base)])
+
+    def remove_others(self, needed: Callable[[], set[str]]) -> dict[str, int]:
+        """Remove the bases that nothing needs.
+
+        Args:
+            needed: The checksums of those that something needs; asked while the file is
+                locked, so that a base that is fetched meanwhile stays.
+
+        Returns:
+            The bytes that each removed file's name freed.
+        """
+        freed = {}
+        for base in sorted(self._directory.glob("*")):
+            if base.suffix == ".lock" or is_part(base):
+                continue
+            with locked(base.with_suffix(".lock")):
+                if base.stem in needed() or not base.is_file():
+                    continue
+                freed[base.name] = size_on_disk(base)
+                base.unlink()
+                changes.record(f"Removed the base {base.name}", ["rm", str(base)])
+        return freed
 
 
 def _copy(source: Path, target: Path, progress: FetchProgress) -> str:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PART = ".part"
+#: What `st_blocks` counts in, whatever the file system (stat(2)).
+_BLOCK = 512
 
 
 def part_of(path: Path) -> Path:
@@ -18,6 +20,14 @@ def part_of(path: Path) -> Path:
 def is_part(path: Path) -> bool:
     """Whether this is such a temporary name."""
     return path.name.endswith(_PART)
+
+
+def size_on_disk(path: Path) -> int:
+    """The bytes that a file takes: holes do not count. Nothing for one that is gone."""
+    try:
+        return path.stat().st_blocks * _BLOCK
+    except FileNotFoundError:
+        return 0
 
 
 @contextmanager

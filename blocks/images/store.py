@@ -89,6 +89,10 @@ class ImageStore:
         """Remove an image's base; the caller knows that no disk is based on it any more."""
         self._cache.remove(image)
 
+    def remove_other_bases(self, needed: Callable[[], set[str]]) -> dict[str, int]:
+        """Remove the bases that nothing needs from this host's cache; see `BaseCache`."""
+        return self._cache.remove_others(needed)
+
     def create_disk(
         self, base: Path, base_format: ImageFormat, path: Path, copy: bool = False
     ) -> None:

@@ -1,0 +1,17 @@
+"""Remove from this host what nobody needs any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from blocks.resources import CleanRequest
+from tasks.cache_cleaning import clean
+
+
+@flow(name="clean-cache", validate_parameters=False)
+def clean_cache(request: CleanRequest | None = None) -> State[Any]:
+    """Remove bases and replaced images that no VM needs, old checkpoints, and old runs."""
+    return clean(request)

@@ -1,0 +1,17 @@
+"""Report how long the fifty steps take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from blocks.resources import StatsRequest
+from tasks.stats_report import report_stats as report
+
+
+@flow(name="report-stats", validate_parameters=False)
+def report_stats(request: StatsRequest | None = None) -> State[Any]:
+    """Report how long each of the fifty steps took in the last builds, with a chart."""
+    return report(request)
