@@ -75,6 +75,10 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    home = Path(os.environ.get("FIFTY_HOME", DEFAULT_HOME))
-    return Settings(_env_file=home / "fifty.env")
+    """The settings of this process, read once.
+
+    `fifty.env` holds a password and is root's; who may not read it is told so by the
+    state store, which is root's too.
+    """
+    file = Path(os.environ.get("FIFTY_HOME", DEFAULT_HOME)) / "fifty.env"
+    return Settings(_env_file=file if os.access(file, os.R_OK) else None)

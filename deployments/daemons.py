@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from blocks.errors import Conflict, FiftyError
+from blocks.errors import Conflict, FiftyError, InvalidRequest
 from blocks.settings import settings
 from deployments import libvirt_daemons, prefect_server
+
+#: What an env file holds without quotes, and without anything taken for a variable.
+_PLAIN = re.compile(r"[A-Za-z0-9.,:;/_+=@%&!?*~\[\]-]*")
 
 
 def prepare_home(home: Path) -> None:
@@ -41,7 +45,7 @@ def is_ours(home: Path) -> bool:
 
 
 def start(home: Path) -> prefect_server.Server:
-    """Start what is missing, and write the Prefect server's address into `fifty.env`.
+    """Start what is missing; the Prefect server's address and password go into `fifty.env`.
 
     Args:
         home: FIFTY_HOME; made if it is not there.
@@ -53,7 +57,7 @@ def start(home: Path) -> prefect_server.Server:
     with _alone(home):
         libvirt_daemons.use(home)
         server = prefect_server.start(home)
-        write_environment(home, {"FIFTY_PREFECT_API_URL": server.api_url})
+        write_environment(home, prefect_server.site_environment(home, server))
     return server
 
 
@@ -82,18 +86,31 @@ def status(home: Path) -> dict[str, str | bool | None]:
     }
 
 
-def write_environment(home: Path, values: dict[str, str]) -> None:
+def write_environment(home: Path, values: Mapping[str, str | None]) -> None:
     """Set variables in `home/fifty.env`, which `blocks.settings` reads; others stay.
 
     Args:
         home: FIFTY_HOME.
-        values: Variables with their values, without control characters or quotes.
+        values: Variables with their values; None takes one out.
+
+    Raises:
+        InvalidRequest: A value would not be read as it is.
     """
+    for name, value in values.items():
+        if value is not None and not _PLAIN.fullmatch(value):
+            raise InvalidRequest(
+                f"the value of {name} cannot be kept in {home / 'fifty.env'}",
+                hint="letters, digits and .,:;/_+-=@%&!?*~ can",
+            )
     file = home / "fifty.env"
     kept = file.read_text().splitlines() if file.exists() else []
     kept = [line for line in kept if line.partition("=")[0] not in values]
     written = file.with_suffix(".new")
-    written.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in values.items())]) + "\n")
+    written.unlink(missing_ok=True)
+    written.touch(mode=0o600)  # one of them is a password
+    written.write_text(
+        "\n".join([*kept, *(f"{k}={v}" for k, v in values.items() if v is not None)]) + "\n"
+    )
     written.replace(file)
 
 

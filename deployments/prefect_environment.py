@@ -23,12 +23,13 @@ def without_prefect(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("PREFECT_")}
 
 
-def client_environment(home: Path, api_url: str) -> dict[str, str]:
+def client_environment(home: Path, api_url: str, auth: str | None) -> dict[str, str]:
     """What a process needs in its environment before it imports Prefect.
 
     Args:
         home: FIFTY_HOME; Prefect's own files go into `home/prefect`.
         api_url: The server's API, e.g. `http://127.0.0.1:4200/api`.
+        auth: `USER:PASSWORD` for it.
     """
     prefect_home = home / "prefect"
     return {
@@ -36,6 +37,7 @@ def client_environment(home: Path, api_url: str) -> dict[str, str]:
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_PROFILES_PATH": str(prefect_home / "profiles.toml"),
         "PREFECT_API_URL": api_url,
+        **({"PREFECT_API_AUTH_STRING": auth} if auth else {}),
         # The steps' results: what a resumed build goes on from.
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "checkpoints"),
         # Without a server a run must fail, not wait 15 s for one of its own.
@@ -45,17 +47,19 @@ def client_environment(home: Path, api_url: str) -> dict[str, str]:
     }
 
 
-def server_environment(home: Path, port: int) -> dict[str, str]:
+def server_environment(home: Path, port: int, auth: str) -> dict[str, str]:
     """What our Prefect server is started with.
 
     Args:
         home: FIFTY_HOME; the server's SQLite file is `home/prefect/prefect.db`.
         port: The port on 127.0.0.1.
+        auth: `USER:PASSWORD`, without which the server answers nobody.
     """
     api_url = f"http://127.0.0.1:{port}/api"
     database = home / "prefect" / "prefect.db"
     return {
-        **client_environment(home, api_url),
+        **client_environment(home, api_url, auth),
+        "PREFECT_SERVER_API_AUTH_STRING": auth,
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port),
@@ -66,4 +70,7 @@ def server_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
         # Whole seconds: Prefect cuts the value to an integer, and 0.5 became a busy loop.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+        # Deleted after 90 days, Prefect's default: else nothing ever is. The runs of the
+        # scheduled upkeep go earlier, by the flow clean-cache.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     }

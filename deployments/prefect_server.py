@@ -1,13 +1,15 @@
-"""Our Prefect server: one a FIFTY_HOME, on 127.0.0.1, with SQLite.
+"""Our Prefect server: one a FIFTY_HOME, on 127.0.0.1, with SQLite and a password.
 
-Run as a module, this file becomes the server: it first writes down who it is, so that
-there is no moment at which a server runs that nobody knows of.
+Run as a module, with FIFTY_HOME and a port, this file becomes the server: it first writes
+down who it is, so that there is no moment at which a server runs that nobody knows of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from deployments import processes
 from deployments.prefect_environment import server_environment, without_prefect
 
 USUAL_PORT = 4200
+_USER = "fifty"
 _START_S = 180.0
 _CLOSING_S = 5.0
 _LOOK_EVERY_S = 0.1
@@ -58,6 +61,29 @@ def running(home: Path) -> Server | None:
     """This home's server if its process is alive."""
     server = recorded(home)
     return server if server and processes.is_alive(server.process) else None
+
+
+def password(home: Path) -> str:
+    """`USER:PASSWORD` of this home's server; made at random when it is first asked for.
+
+    Args:
+        home: FIFTY_HOME, which must exist.
+    """
+    file = home / "prefect" / "password"
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    if not file.exists():
+        written = file.with_name(f"password.{os.getpid()}")
+        written.touch(mode=0o600)
+        written.write_text(f"{_USER}:{secrets.token_urlsafe(24)}\n")
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            file.hardlink_to(written)
+        written.unlink()
+    return file.read_text().strip()
+
+
+def site_environment(home: Path, server: Server) -> dict[str, str]:
+    """What `fifty.env` says of this home's server: where it is, and its password."""
+    return {"FIFTY_PREFECT_API_URL": server.api_url, "FIFTY_PREFECT_AUTH": password(home)}
 
 
 def answers(port: int) -> bool:
@@ -99,14 +125,13 @@ def start(home: Path, port: int | None = None) -> Server:
             stderr=output,
             start_new_session=True,
             cwd=Path(__file__).resolve().parent.parent,
-            env={**without_prefect(os.environ), **server_environment(home, chosen)},
         )
     process = processes.identify(child.pid)
     if process and _wait_until_well(Server(process=process, port=chosen)):
         child.returncode = 0  # it is to outlive us; without this, Popen warns about that
         record(
             f"Started a Prefect server on 127.0.0.1:{chosen}",
-            f"prefect server start --host 127.0.0.1 --port {chosen}",
+            f"python -m deployments.prefect_server {home} {chosen}",
         )
         return Server(process=process, port=chosen)
     stop(home)
@@ -184,7 +209,7 @@ def _wait_until_well(server: Server) -> bool:
 
 
 def main() -> None:
-    """Become the server: write down pid and port, then turn into `prefect server start`."""
+    """Be the server: write down pid and port, then do what `prefect server start` does."""
     home, port = Path(sys.argv[1]), int(sys.argv[2])
     process = processes.identify(os.getpid())
     if process is None:
@@ -192,10 +217,16 @@ def main() -> None:
     written = _record(home).with_suffix(".new")
     written.write_text(Server(process=process, port=port).model_dump_json(indent=2) + "\n")
     written.replace(_record(home))
-    # Prefect reads .env and prefect.toml of the directory it starts in: start in its own.
+    # Prefect reads its settings when it is imported, .env and prefect.toml of the working
+    # directory too: let that be its own.
+    own = server_environment(home, port, password(home))
+    for name in [name for name in os.environ if name not in without_prefect(os.environ)]:
+        del os.environ[name]
+    os.environ.update(own)
     os.chdir(home / "prefect")
-    words = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", *words])  # noqa: S606
+    from deployments.prefect_app import serve  # noqa: PLC0415
+
+    serve("127.0.0.1", port)
 
 
 if __name__ == "__main__":

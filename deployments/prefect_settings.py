@@ -11,7 +11,7 @@ import http.client
 import os
 from urllib.parse import urlsplit
 
-from blocks.errors import InvalidRequest, NotFound, Transient
+from blocks.errors import Denied, InvalidRequest, NotFound, Transient
 from blocks.settings import Settings
 from deployments.prefect_environment import client_environment
 
@@ -34,6 +34,22 @@ def api_url(settings: Settings) -> str:
     return url.rstrip("/")
 
 
+def auth(settings: Settings, url: str) -> str | None:
+    """`USER:PASSWORD` for the Prefect server, as the environment or `fifty.env` has it.
+
+    Args:
+        settings: With what `fifty init` was told.
+        url: The server's API. The password that is kept is for the server it was kept
+            with, and is sent to no other.
+    """
+    given = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("FIFTY_PREFECT_AUTH")
+    if given:
+        return given
+    kept = settings.prefect_auth
+    known = settings.prefect_api_url or ""
+    return kept.get_secret_value() if kept and url == known.rstrip("/") else None
+
+
 def prepare(settings: Settings, *, console: bool) -> str:
     """Set the environment for Prefect's import; there is never an ephemeral server.
 
@@ -49,7 +65,7 @@ def prepare(settings: Settings, *, console: bool) -> str:
     """
     url = api_url(settings)
     values = {
-        **client_environment(settings.home, url),
+        **client_environment(settings.home, url, auth(settings, url)),
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
     if not console:
@@ -60,10 +76,11 @@ def prepare(settings: Settings, *, console: bool) -> str:
 
 
 def require_answer(url: str) -> None:
-    """Check that a Prefect server answers at this API.
+    """Check that a Prefect server answers at this API, and takes our password.
 
     Raises:
         InvalidRequest: It is not an HTTP URL.
+        Denied: It wants another password.
         Transient: Nothing answers, or it is not well.
     """
     parts = urlsplit(url)
@@ -73,22 +90,27 @@ def require_answer(url: str) -> None:
         )
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname, parts.port, timeout=_ANSWER_S)
+    base, header = parts.path.rstrip("/"), _authorization()
     try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/health", headers=_authorization())
-        response = connection.getresponse()
-        said = response.read(100).strip()
+        # Anybody is told how the server is, and only those with the password which one.
+        connection.request("GET", f"{base}/health", headers=header)
+        well = connection.getresponse()
+        said = well.read().strip()
+        connection.request("GET", f"{base}/admin/version", headers=header)
+        status = connection.getresponse().status
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Transient(f"the Prefect server does not answer at {url}: {error}", hint=_HINT) from (
             error
         )
     finally:
         connection.close()
-    if response.status == http.client.UNAUTHORIZED:
-        raise InvalidRequest(
-            f"the Prefect server at {url} wants a password",
-            hint="set PREFECT_API_AUTH_STRING=USER:PASSWORD",
+    if status == http.client.UNAUTHORIZED:
+        raise Denied(
+            f"the Prefect server at {url} wants {'another' if header else 'a'} password",
+            hint="set FIFTY_PREFECT_AUTH=USER:PASSWORD, and no other PREFECT_API_AUTH_STRING; "
+            "that of a server which was started here is in its FIFTY_HOME/fifty.env",
         )
-    if response.status != http.client.OK or said != b"true":
+    if status != http.client.OK or well.status != http.client.OK or said != b"true":
         raise Transient(f"no Prefect server, or an ill one, answers at {url}", hint=_HINT)
 
 

@@ -20,8 +20,9 @@ from blocks.settings import Settings
 from blocks.state import StateStore
 from blocks.volumes import VolumePool
 from blocks.world import BLOCK_NAME
-from deployments import catalogue, daemons, defaults, tenants
+from deployments import catalogue, daemons, defaults, prefect_settings, tenants
 from deployments.keys import make_key_pair
+from deployments.registration import register
 
 #: Directories of FIFTY_HOME. QEMU runs as a user of its own and must pass through those
 #: in which disks lie; that is all it may do there.
@@ -62,7 +63,8 @@ def initialize(settings: Settings, api_url: str) -> Site:
 
     Args:
         settings: Where.
-        api_url: The Prefect server's API, which answers; kept in `fifty.env`.
+        api_url: The Prefect server's API, which answers; kept in `fifty.env`, with its
+            password.
     """
     made: list[str] = []
     _make_directories(settings.home, made)
@@ -88,7 +90,15 @@ def initialize(settings: Settings, api_url: str) -> Site:
         kind.register_type_and_schema()
     for block in (LibvirtHostBlock(), SchedulerBlock()):
         _save_block(block, made)
-    daemons.write_environment(settings.home, {"FIFTY_PREFECT_API_URL": api_url})
+    # Together: a password is sent to the server that it is kept with.
+    daemons.write_environment(
+        settings.home,
+        {
+            "FIFTY_PREFECT_API_URL": api_url,
+            "FIFTY_PREFECT_AUTH": prefect_settings.auth(settings, api_url),
+        },
+    )
+    made += register(settings)
     catalogue.write(settings.home, catalogue.from_tasks())
     return Site(
         home=str(settings.home),

@@ -10,7 +10,7 @@ import requests
 
 def password() -> tuple[str, str]:
     """User and password of the session's server."""
-    user, _colon, secret = os.environ.get("PREFECT_API_AUTH_STRING", ":").partition(":")
+    user, _colon, secret = os.environ["PREFECT_API_AUTH_STRING"].partition(":")
     return user, secret
 
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from deployments import daemons, processes
+from deployments import daemons, prefect_server, processes
 from deployments.prefect_environment import client_environment
 from tests import leftovers
 
@@ -54,9 +54,8 @@ def enter() -> tuple[Path, int]:
     directory, port = begin(), _own_port()
     home = directory / "home"
     daemons.prepare_home(home)
-    (home / "prefect").mkdir(mode=0o700)
     api_url = f"http://127.0.0.1:{port}/api"
-    os.environ.update(client_environment(home, api_url))
+    os.environ.update(client_environment(home, api_url, prefect_server.password(home)))
     os.environ.update({"FIFTY_HOME": str(home), "FIFTY_PREFECT_API_URL": api_url})
     return directory, port
 

@@ -23,17 +23,18 @@ def init(*, api_url: str | None = None, json: Json = False) -> None:
     """Make what must be there before the first VM; what is there already is kept.
 
     That is the state store, the tenant default with its token (in a Prefect block), the
-    flavors, a security group, a key pair, the Prefect blocks and the rate limit.
+    flavors, a security group, a key pair, and on the Prefect server the blocks, the rate
+    limit, the work pool and the deployments.
 
     Args:
-        api_url: The Prefect server's API, such as http://127.0.0.1:4200/api; remembered.
+        api_url: The Prefect server's API, such as http://127.0.0.1:4200/api; remembered, as
+            is its password, FIFTY_PREFECT_AUTH=USER:PASSWORD.
     """
     require_root("fifty init")
     if api_url is not None:
         os.environ["PREFECT_API_URL"] = api_url.rstrip("/")
-    url = prefect_settings.api_url(settings())
+    url = prefect_settings.prepare(settings(), console=False)
     prefect_settings.require_answer(url)
-    prefect_settings.prepare(settings(), console=False)
     # After prepare(): it imports Prefect.
     from deployments.setup import initialize
 
@@ -114,7 +115,7 @@ def audit(*, fix: Flag = False, json: Json = False) -> int:
     """
     require_root("an audit")
     open_store()
-    prefect_settings.prepare(settings(), console=False)
+    prefect_settings.require_answer(prefect_settings.prepare(settings(), console=False))
     # After prepare(): it imports Prefect.
     from blocks.world import open_world
     from tasks.audit import audit as look

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
-import httpx
 import libvirt
 
 from blocks.guest import accepts_key, banner
@@ -27,6 +26,7 @@ from blocks.state import Entry
 from deployments import libvirt_daemons
 from tests.bench.figures import Figure, of_samples, say
 from tests.cloud import Cloud
+from tests.prefect_api import api
 
 TARGET = 1.15
 FIXED_IP = "10.79.1.50"
@@ -172,7 +172,7 @@ def create(cloud: Cloud, name: str) -> tuple[Build, float]:
     )
     ended = time.time()
     build = cloud.build(name)
-    run = httpx.get(f"{cloud.api_url}/flow_runs/{document['flow_run_id']}").json()
+    run = api("GET", f"/flow_runs/{document['flow_run_id']}").json()
     flow = datetime.fromisoformat(run["start_time"]).timestamp()
     accepted = build.accepted_at.timestamp()
     clocks = document["clocks"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import re
 import shlex
@@ -33,16 +35,28 @@ monospace">{code}</pre></body>"""
 
 
 @contextmanager
-def browser() -> Iterator[Page]:
-    """A page of a headless browser that speaks with this machine only."""
+def browser(auth: str | None) -> Iterator[Page]:
+    """A page of a headless browser that speaks with this machine only.
+
+    Args:
+        auth: `USER:PASSWORD` of the Prefect server, as if it had been typed before; None
+            for somebody who has to log in.
+    """
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_OPTIONS))
         page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.set_default_timeout(PATIENCE_MS)
+        if auth:
+            page.add_init_script(f"localStorage.setItem('prefect-password', {_stored(auth)})")
         page.route(re.compile(r"^https?://(?!127\.0\.0\.1[:/])"), lambda route: route.abort())
         yield page
         chromium.close()
+
+
+def _stored(auth: str) -> str:
+    """A password as the UI keeps it in the browser, as JavaScript."""
+    return json.dumps(base64.b64encode(auth.encode()).decode())
 
 
 def labels(page: Page) -> list[str]:

@@ -89,4 +89,4 @@ def without(home: Path, lines: list[str]) -> list[str]:
 
 
 def _pid_of_server(machine: FreshMachine) -> str:
-    return machine.run("pgrep", "--full", "prefect server start").split()[0]
+    return machine.run("pgrep", "--full", "deployments.prefect_server").split()[0]

@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A browser."""
-    with screen.browser() as page:
+    with screen.browser(os.environ["PREFECT_API_AUTH_STRING"]) as page:
         yield page
 
 
@@ -58,6 +58,21 @@ def open_artifact(page: Page, key: str) -> None:
     open_tab(page, "Artifacts")
     page.get_by_text(key, exact=True).last.click()
     page.wait_for_url("**/artifacts/artifact/*")
+
+
+def test_the_ui_asks_for_the_password(site_cloud: Cloud) -> None:
+    base = site_cloud.api_url.removesuffix("/api")
+    with screen.browser(None) as page:
+        page.goto(f"{base}/runs")
+        page.wait_for_url("**/login**")
+        field = page.locator("input[type=password]")
+        field.fill("fifty:wrong")
+        field.press("Enter")
+        expect(page.get_by_text("Authentication failed.")).to_be_visible()
+        field.fill(os.environ["PREFECT_API_AUTH_STRING"])
+        field.press("Enter")
+        page.wait_for_url("**/runs**")
+        expect(page.get_by_text("create-network lab").first).to_be_visible()
 
 
 def test_a_run_shows_its_fifty_steps_and_its_summary(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from blocks.state import StateStore
 from deployments import daemons
 from tests import sessions
+from tests.prefect_api import api
 
 pytestmark = pytest.mark.host
 
@@ -42,7 +46,8 @@ def _fifty(home: Path, *words: str, code: int = 0, **variables: str) -> Any:  # 
 def _home(session_directory: Path, prefect_server: str) -> Path:
     home = session_directory / "cli-init"
     daemons.prepare_home(home)
-    made = _fifty(home, "init", "--api-url", prefect_server)
+    auth = os.environ["PREFECT_API_AUTH_STRING"]
+    made = _fifty(home, "init", "--api-url", prefect_server, FIFTY_PREFECT_AUTH=auth)
     sessions.note_site(session_directory, made["site"])
     return home
 
@@ -72,9 +77,9 @@ def test_what_is_there_after_init(home: Path, prefect_server: str) -> None:
     assert derived.stdout.split()[:2] == public.split()[:2]
     # The server says so itself: a rate limit, and the three blocks.
     name = "fifty-requests-default"
-    limit = requests.get(f"{prefect_server}/v2/concurrency_limits/{name}", timeout=30).json()
+    limit = api("GET", f"/v2/concurrency_limits/{name}").json()
     assert (limit["limit"], limit["slot_decay_per_second"]) == (120, 2.0)
-    found = requests.post(f"{prefect_server}/block_documents/filter", json={}, timeout=30).json()
+    found = api("POST", "/block_documents/filter", json={}).json()
     kinds = {(block["block_type"]["slug"], block["name"]) for block in found}
     assert kinds >= {
         ("fifty-credentials", "default"),
@@ -87,10 +92,78 @@ def test_what_is_there_after_init(home: Path, prefect_server: str) -> None:
 
 def test_init_again_changes_nothing(home: Path) -> None:
     before = (home / "keys" / "default").read_bytes()
-    # No URL this time: it is remembered.
+    # No URL and no password this time: they are remembered.
     again = _fifty(home, "init")
     assert again["made"] == []
     assert (home / "keys" / "default").read_bytes() == before
+
+
+def test_the_password_is_kept_for_root_alone_and_told_for_a_shell(home: Path) -> None:
+    assert _mode(home / "fifty.env") == 0o600
+    script = 'eval "$(fifty env)"; curl -sf -u "$PREFECT_API_AUTH_STRING" "$PREFECT_API_URL$0"'
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", script, "/admin/version"],
+        env={**environment, "FIFTY_HOME": str(home), "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert json.loads(done.stdout) == importlib.metadata.version("prefect")
+    assert set(_fifty(home, "env")) >= {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING"}
+
+
+@pytest.mark.parametrize("kind", ["wrong", "missing"])
+def test_a_password_that_is_not_right_is_told_in_one_line(
+    home: Path, session_directory: Path, kind: str
+) -> None:
+    other = session_directory / f"auth-{kind}"
+    shutil.copytree(home, other)
+    lines = (home / "fifty.env").read_text().splitlines()
+    without = [line for line in lines if not line.startswith("FIFTY_PREFECT_AUTH=")]
+    assert len(without) == len(lines) - 1
+    more = ["FIFTY_PREFECT_AUTH=fifty:wrong"] if kind == "wrong" else []
+    (other / "fifty.env").write_text("\n".join([*without, *more]) + "\n")
+    for words in (
+        ["init"],
+        ["audit"],
+        ["vm", "create", "x", "--image", "i", "--network", "n"],
+        ["vm", "create", "x", "--image", "i", "--network", "n", "--detach"],
+        ["network", "delete", "nothing"],
+        ["image", "build", "micro"],
+    ):
+        refusal = _fifty(other, *words, code=1)
+        assert refusal["error"] == "Denied", words
+        assert f"wants {'another' if kind == 'wrong' else 'a'} password" in refusal["message"]
+        assert "FIFTY_PREFECT_AUTH" in refusal["hint"]
+
+
+def test_a_password_goes_to_no_other_server(home: Path) -> None:
+    """The one that is kept is for the server it was kept with."""
+    asked: list[str | None] = []
+
+    class Curious(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_response(500)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Curious)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        refusal = _fifty(home, "init", "--api-url", url, code=1)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert refusal["error"] == "Transient"
+    assert asked
+    assert set(asked) == {None}
 
 
 def test_a_request_that_is_wrong_is_refused_with_all_its_errors(home: Path) -> None:
@@ -111,8 +184,16 @@ def test_a_request_that_is_wrong_is_refused_with_all_its_errors(home: Path) -> N
 
 
 def test_detached_without_a_deployment(home: Path) -> None:
+    there = api("GET", "/deployments/name/create-vm/fifty").json()
+    api("DELETE", f"/deployments/{there['id']}")
     words = ["vm", "create", "hello", "--image", "i", "--network", "n", "--detach"]
     assert "no deployment 'create-vm/fifty'" in _fifty(home, *words, code=1)["message"]
+    # `fifty init` makes it, and then the run waits for somebody who serves.
+    assert _fifty(home, "init")["made"] == ["deployment create-vm/fifty"]
+    sent = _fifty(home, *words)
+    state = api("GET", f"/flow_runs/{sent['flow_run_id']}").json()["state"]
+    assert state["type"] == "SCHEDULED"
+    api("DELETE", f"/flow_runs/{sent['flow_run_id']}")
 
 
 def test_what_is_not_there_cannot_be_changed(home: Path) -> None:

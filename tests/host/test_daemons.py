@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 
 from blocks.errors import HostFault
 from deployments import daemons, libvirt_daemons, prefect_server, processes
+from tests.prefect_api import api, password
 
 pytestmark = pytest.mark.host
 
@@ -22,8 +22,7 @@ pytestmark = pytest.mark.host
 def test_prefect_server_is_silent_and_keeps_its_files_in_our_home(
     prefect_server: str, fifty_home: Path
 ) -> None:
-    with urllib.request.urlopen(f"{prefect_server}/admin/settings") as response:  # noqa: S310
-        settings = json.load(response)
+    settings = api("GET", "/admin/settings").json()
     assert settings["home"] == str(fifty_home / "prefect")
     assert settings["server"]["analytics_enabled"] is False
     assert settings["server"]["ephemeral"]["enabled"] is False
@@ -31,8 +30,46 @@ def test_prefect_server_is_silent_and_keeps_its_files_in_our_home(
     assert settings["server"]["services"]["task_run_recorder"]["batch_size"] == 100
     assert settings["flows"]["heartbeat_frequency"] == 30
     assert (fifty_home / "prefect" / "prefect.db").stat().st_size > 0
-    with urllib.request.urlopen(prefect_server.replace("/api", "/ui-settings")) as response:  # noqa: S310
-        assert json.load(response)["api_url"] == prefect_server
+    ui = requests.get(prefect_server.replace("/api", "/ui-settings"), timeout=60).json()
+    assert (ui["api_url"], ui["auth"]) == (prefect_server, "BASIC")
+
+
+def test_the_server_answers_nobody_without_its_password(
+    prefect_server: str, fifty_home: Path
+) -> None:
+    user, secret = password()
+    wrong: tuple[tuple[str, str] | None, ...] = (None, (user, ""), (user, "x"), ("x", secret))
+    for auth in (*wrong, (user, secret + "x")):
+        assert api("POST", "/deployments/filter", json={}, auth=auth).status_code == 401, auth
+    for header in ("Basic", "Basic !", f"Bearer {secret}", "Basic " + "A" * 100_000):
+        answer = requests.get(
+            f"{prefect_server}/admin/version", headers={"Authorization": header}, timeout=60
+        )
+        assert answer.status_code in (400, 401), header
+    assert api("GET", "/admin/version").status_code == 200
+    # Who watches over the server needs none.
+    assert api("GET", "/health", auth=None).json() is True
+
+
+def test_the_password_is_in_files_of_roots_only(prefect_server: str, fifty_home: Path) -> None:
+    _user, secret = password()
+    assert len(secret) >= 32
+    server = prefect_server_of(fifty_home)
+    kept = fifty_home / "prefect" / "password"
+    assert kept.read_text().strip() == os.environ["PREFECT_API_AUTH_STRING"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    lines = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline")]
+    assert any(str(server.port).encode() in line for line in lines)
+    assert not any(secret.encode() in line for line in lines)
+    log = (fifty_home / "logs" / "prefect-server.log").read_text()
+    assert secret not in log
+    base = prefect_server.removesuffix("/api")
+    for page in ("/", "/ui-settings", "/dashboard", "/api/admin/settings"):
+        header = {"Accept": "text/html, application/json"}
+        answer = requests.get(base + page, auth=password(), headers=header, timeout=60)
+        assert answer.ok, page
+        assert secret not in answer.text, page
 
 
 def test_prefect_server_listens_on_loopback_only(prefect_server: str, fifty_home: Path) -> None:
@@ -74,7 +111,10 @@ def test_start_and_stop_of_a_home(session_directory: Path, libvirtd: str) -> Non
         first = daemons.start(home)
     try:
         assert first.port != prefect_server.USUAL_PORT
-        assert f"FIFTY_PREFECT_API_URL={first.api_url}\n" in (home / "fifty.env").read_text()
+        kept = (home / "fifty.env").read_text()
+        assert f"FIFTY_PREFECT_API_URL={first.api_url}\n" in kept
+        assert f"FIFTY_PREFECT_AUTH={prefect_server.password(home)}\n" in kept
+        assert (home / "fifty.env").stat().st_mode & 0o777 == 0o600
         assert oct(home.stat().st_mode & 0o777) == "0o711"
 
         os.kill(first.process.pid, signal.SIGKILL)
@@ -83,6 +123,7 @@ def test_start_and_stop_of_a_home(session_directory: Path, libvirtd: str) -> Non
         second = daemons.start(home)
         assert second.process != first.process
         assert second.port == first.port
+        assert (home / "fifty.env").read_text() == kept
         assert (home / "fifty.env").read_text().count("FIFTY_PREFECT_API_URL") == 1
     finally:
         stopped = daemons.stop(home)
