@@ -12,6 +12,7 @@ import contextvars
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -21,8 +22,15 @@ from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelling
+
+from blocks.errors import Conflict
+from blocks.state import Build, StateStore
 
 _LOOK_EVERY_S = 2.0
+_LOOK_FOR_LEASE_S = 0.2
+#: A run stops between two steps at the latest; the longest step builds an image.
+_STOP_S = 600.0
 
 
 def stays_resumable(error: BaseException) -> bool:
@@ -47,6 +55,30 @@ def _is_cancelled(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
         return False
     above = client.read_task_run(run.parent_task_run_id).flow_run_id
     return above is not None and _is_cancelled(client, above)
+
+
+def stop_run(store: StateStore, build: Build) -> None:
+    """Stop the run that works on a build, as Prefect's Cancel does, and wait until it has.
+
+    Raises:
+        Conflict: It does not stop, or what works on it is a delete itself.
+    """
+    deadline = time.monotonic() + _STOP_S
+    cancelled = None
+    while (purpose := store.leases.held(build.id)) is not None:
+        working = store.builds.get(build.id).flow_run_id
+        if purpose == "delete" or time.monotonic() > deadline:
+            raise Conflict(
+                f"another run ({purpose}) is working on {build.name}",
+                hint="wait for it to end, or stop it",
+            )
+        # A rollback comes to its end by itself; a build is asked to go back.
+        if purpose != "rollback" and working not in (None, cancelled):
+            get_run_logger().info("stopping the run %s, which builds %s", working, build.name)
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(UUID(working), Cancelling())
+            cancelled = working
+        time.sleep(_LOOK_FOR_LEASE_S)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from blocks.settings import settings
 from blocks.state import Build
 from blocks.world import World, open_world
 from tasks.access import authorized_build, check_same_caller
-from tasks.cancelling import cancellable, stays_resumable
+from tasks.cancelling import cancellable, stays_resumable, stop_run
 from tasks.draft import describe_all
 from tasks.ends import Kind, failed, message_of, undo
 from tasks.run import Plan, Runner, lease
@@ -250,6 +250,7 @@ def _undo(kind: Kind, world: World, build: Build, purpose: str) -> State[Any]:
 def _delete(kind: Kind, world: World, build: Build) -> State[Any]:
     """Delete what a build made, under its lease."""
     subject = kind.subject(world, build)
+    stop_run(world.store, build)
     with lease(subject, "delete") as token:
         subject.lease_token = token
         subject.settle("deleting", None)

@@ -82,6 +82,16 @@ def test_a_cancelled_build_is_undone(cloud: Cloud, step: int) -> None:
     assert differences(before, cloud.inventory()) == []
 
 
+def test_a_delete_stops_the_build_first(cloud: Cloud) -> None:
+    before = cloud.inventory()
+    with hanging(cloud, "deleted-early", 45) as process:
+        assert cloud.json("vm", "delete", "deleted-early")["build_state"] == "deleted"
+        process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert cloud.json("vm", "list") == []
+    assert differences(before, cloud.inventory()) == []
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_terminated_build_stays_as_it_is_and_can_be_resumed(cloud: Cloud, step: int) -> None:
     with hanging(cloud, "later", step) as process:
