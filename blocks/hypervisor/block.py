@@ -7,15 +7,27 @@ from typing import Literal
 from prefect.blocks.core import Block
 from pydantic import Field
 
+from blocks.block_pages import documentation_url, logo_url
 from blocks.hypervisor import LibvirtHost
 
 
 class LibvirtHostBlock(Block):
-    """How to reach the hypervisor of a host."""
+    """How to reach the hypervisor of a host.
+
+    Example:
+        The libvirt of a host:
+        ```python
+        from blocks.hypervisor.block import LibvirtHostBlock
+
+        host = LibvirtHostBlock.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "Fifty Libvirt Host"
     _block_type_slug = "fifty-libvirt-host"
     _description = "A host's libvirt, where Fifty Steps runs its guests."
+    _logo_url = logo_url()
+    _documentation_url = documentation_url()
 
     uri: str = Field(default="qemu:///system", description="libvirt's connection URI.")
     accelerator: Literal["auto", "kvm", "tcg"] = Field(

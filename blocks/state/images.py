@@ -165,17 +165,22 @@ def _rename(session: Session, row: ImageRow, name: str, status: str) -> None:
         build.name = name
 
 
-def _users(session: Session, image_id: str) -> list[str]:
-    return sorted(
-        session.scalars(
-            select(InstanceRow.name).where(
-                InstanceRow.image_id == image_id, InstanceRow.live_name.is_not(None)
-            )
-        )
+def _users(session: Session, image_id: str) -> list[tuple[str, str]]:
+    """The living instances that were made from an image: name and tenant's id."""
+    users = select(InstanceRow.name, InstanceRow.tenant_id).where(
+        InstanceRow.image_id == image_id, InstanceRow.live_name.is_not(None)
     )
+    return [(name, tenant) for name, tenant in session.execute(users.order_by(InstanceRow.name))]
 
 
 def _refuse_if_used(session: Session, image_id: str) -> None:
     users = _users(session, image_id)
-    if users:
-        raise Conflict(f"the image is in use by {', '.join(users)}")
+    if not users:
+        return
+    image = session.get(ImageRow, image_id)
+    owner = image.tenant_id if image is not None else None
+    # A public image's owner is told how many others use it, not who they are.
+    names = [name for name, tenant in users if tenant == owner]
+    if others := len(users) - len(names):
+        names.append(f"{others} VM(s) of other tenants")
+    raise Conflict(f"the image is in use by {', '.join(names)}")
