@@ -101,14 +101,19 @@ class Progress:
         return f"{words}; now {', '.join(busy)}" if busy else words, 100.0 * done / len(steps)
 
 
-def publish_refusal(fault: Mapping[str, Any]) -> None:
-    """Write the artifact of a request that was refused before there was a build of it."""
+def refusal_text(fault: Mapping[str, Any]) -> str:
+    """What was refused, why, and what to do about it, as Markdown."""
     lines = [f"# {cell(fault['error'])}", "", cell(fault["message"]), ""]
     lines += [f"- {cell(detail)}" for detail in fault.get("details", [])]
     if fault.get("hint"):
         lines += ["", f"What to do: {cell(fault['hint'])}"]
+    return "\n".join(lines)
+
+
+def publish_refusal(fault: Mapping[str, Any]) -> None:
+    """Write the artifact of a request that was refused before there was a build of it."""
     create_markdown_artifact(
-        key="refusal", markdown="\n".join(lines), description=str(fault["message"])
+        key="refusal", markdown=refusal_text(fault), description=str(fault["message"])
     )
 
 
