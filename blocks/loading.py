@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect.blocks.core import Block
+from prefect.blocks.system import Secret
 
 from blocks.errors import NotFound
 
@@ -26,3 +27,19 @@ def load_block(kind: type[AnyBlock], name: str) -> AnyBlock:
         ) from error
     assert isinstance(block, kind)  # noqa: S101 - for the type checker: load is sync here
     return block
+
+
+def load_secret(name: str) -> Any:  # noqa: ANN401 - a Secret block can hold any JSON
+    """What one of Prefect's Secret blocks holds, as it is now.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    try:
+        secret = Secret.load(name)
+    except ValueError as error:
+        raise NotFound(
+            f"there is no Prefect Secret block {name!r}", hint="make it in the Prefect UI, Blocks"
+        ) from error
+    assert isinstance(secret, Secret)  # noqa: S101 - for the type checker: load is sync here
+    return secret.value.get_secret_value()

@@ -17,6 +17,8 @@ from blocks.resources import VmRequest
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 _LONGEST_VALUE = 60
+#: What is likely to hold a secret, or to be taken for a field that does.
+_NEVER_SHOWN = ("user_data", "user_data_secret", "inject")
 
 
 class Draft:
@@ -84,6 +86,8 @@ def describe(finding: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     where = ".".join(str(part) for part in finding["loc"])
     message = str(finding["msg"]).removeprefix("Value error, ")
     given = finding.get("input")
+    if where.partition(".")[0] in _NEVER_SHOWN:
+        return f"{where}: {message}"
     if finding["type"] == "missing" or not isinstance(given, str | int | float):
         return f"{where}: {message}"
     shown = repr(given)

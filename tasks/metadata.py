@@ -11,7 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from blocks.errors import InvalidRequest
+from blocks.loading import load_secret
 from blocks.resources import Instance, PortBinding, VmRequest
+from blocks.resources.request import check_user_data
 
 #: Where the documents are on the config drive and below the metadata service's root.
 ROOT = "openstack/latest"
@@ -28,7 +31,7 @@ def documents(
 
     Args:
         instance: The instance.
-        request: What was asked for: the user data.
+        request: What was asked for: the user data, or the Secret block that holds it.
         key: The key pair's name and public key.
         bindings: Its ports, for the network data.
         random_seed: Entropy for the guest's random generator.
@@ -38,9 +41,33 @@ def documents(
         f"{ROOT}/network_data.json": _json(network_data(bindings)),
         f"{ROOT}/vendor_data.json": _json({}),
     }
-    if request.user_data:
-        files[f"{ROOT}/user_data"] = request.user_data.encode()
+    if user_data := _user_data(request):
+        files[f"{ROOT}/user_data"] = user_data.encode()
     return files
+
+
+def _user_data(request: VmRequest) -> str | None:
+    if request.user_data_secret is not None:
+        return read_secret(request.user_data_secret)
+    return request.user_data
+
+
+def read_secret(name: str) -> str:
+    """User data from a Prefect Secret block: read each time it is written, kept nowhere.
+
+    Raises:
+        NotFound: There is no such block.
+        InvalidRequest: What it holds is no user data; the message quotes none of it.
+    """
+    # What the block holds, not `get()`: that would parse text that happens to be JSON.
+    held = load_secret(name)
+    if not isinstance(held, str):
+        raise InvalidRequest(f"the Secret block {name!r} holds no text")
+    try:
+        check_user_data(held)
+    except ValueError as error:
+        raise InvalidRequest(f"what the Secret block {name!r} holds {error}") from None
+    return held
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

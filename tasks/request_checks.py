@@ -11,6 +11,7 @@ from blocks.errors import Conflict, FiftyError, InvalidRequest, NotFound
 from blocks.resources import Image
 from blocks.state import Caller, StateStore
 from tasks.draft import Draft
+from tasks.metadata import read_secret
 
 GIB = 1024**3
 
@@ -46,6 +47,19 @@ def check_fit(draft: Draft, store: StateStore, image: Image) -> None:
         wrong.append(f"it needs {image.min_ram_mib} MiB of memory, {flavor.name!r} has less")
     if wrong:
         raise InvalidRequest("; ".join(wrong), hint="choose a larger flavor")
+
+
+def wrong_secret(draft: Draft) -> FiftyError | None:
+    """What is wrong with the Secret block that holds the user data; None where nothing is."""
+    name = draft.valid("user_data_secret")
+    if name is None:
+        return None
+    try:
+        with about("user_data_secret"):
+            read_secret(name)
+    except (NotFound, InvalidRequest) as error:
+        return error
+    return None
 
 
 def usable_networks(caller: Caller, draft: Draft, store: StateStore) -> list[str]:

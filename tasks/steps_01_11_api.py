@@ -28,7 +28,13 @@ from blocks.state.tables.base import now
 from tasks.access import identify
 from tasks.draft import Draft
 from tasks.policy import check_policy
-from tasks.request_checks import about, check_fit, unknown_names, usable_networks
+from tasks.request_checks import (
+    about,
+    check_fit,
+    unknown_names,
+    usable_networks,
+    wrong_secret,
+)
 from tasks.vm_build import VM
 
 step = VM.stage("A")
@@ -101,8 +107,12 @@ def validate_request(build: Build, caller: Caller, draft: Draft, store: StateSto
     Here Nova's API validates against JSON schema (`nova.api.validation`) and gives the
     first error; this gives all of them, together with those of steps 5 to 8.
     """
+    secret = wrong_secret(draft)
     if draft.errors:
-        raise InvalidRequest(f"{len(draft.errors)} field(s) are wrong", details=draft.errors)
+        wrong = [*draft.errors, *([secret.message] if secret else [])]
+        raise InvalidRequest(f"{len(wrong)} field(s) are wrong", details=wrong)
+    if secret:
+        raise secret
     name = draft.valid("name")
     try:
         other = store.instances.find(name, caller.tenant_id)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from blocks.resources.base import HostName, Resource, ResourceName
 
@@ -28,6 +28,26 @@ KEY_TYPES = (
     "ecdsa-sha2-nistp384",
     "ecdsa-sha2-nistp521",
 )
+
+
+def check_user_data(text: str) -> None:
+    """Check what a guest is to be given as user data, without quoting any of it.
+
+    Raises:
+        ValueError: It is too long, or says that it is a cloud-config and is none.
+    """
+    if len(text.encode()) > USER_DATA_LIMIT:
+        raise ValueError(f"is over the limit of {USER_DATA_LIMIT} bytes")
+    if not text.startswith("#cloud-config"):
+        return
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"is not YAML after #cloud-config{where}") from error
+    if parsed is not None and not isinstance(parsed, dict):
+        raise ValueError("must be a YAML mapping after #cloud-config")
 
 
 class InjectedFile(Resource):
@@ -79,6 +99,11 @@ class VmRequest(Resource):
         description="the name of a key pair, or an OpenSSH public key",
     )
     user_data: str | None = Field(default=None, description="for cloud-init; 64 KiB at most")
+    user_data_secret: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9-]{1,63}$",
+        description="instead: the name of a Prefect Secret block that holds the user data",
+    )
     inject: tuple[InjectedFile, ...] = Field(default=(), max_length=INJECT_FILES)
     volumes: tuple[Annotated[int, Field(ge=1, le=16384)], ...] = Field(
         default=(), max_length=16, description="data volumes, GiB each"
@@ -122,17 +147,15 @@ class VmRequest(Resource):
     @field_validator("user_data")
     @classmethod
     def _user_data(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if len(value.encode()) > USER_DATA_LIMIT:
-            raise ValueError(f"is over the limit of {USER_DATA_LIMIT} bytes")
-        if value.startswith("#cloud-config"):
-            try:
-                parsed = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise ValueError(f"is not YAML after #cloud-config: {error}") from error
-            if parsed is not None and not isinstance(parsed, dict):
-                raise ValueError("must be a YAML mapping after #cloud-config")
+        if value is not None:
+            check_user_data(value)
+        return value
+
+    @field_validator("user_data_secret")
+    @classmethod
+    def _instead(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("user_data") is not None:
+            raise ValueError("is given beside user_data; only one of them can be")
         return value
 
     @field_validator("inject")

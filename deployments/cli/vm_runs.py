@@ -40,6 +40,7 @@ def create(
     flavor: str = "tiny",
     key: str = defaults.KEY_PAIR,
     user_data: str | None = None,
+    user_data_secret: str | None = None,
     inject: Several = None,
     volume: Several = None,
     security_group: Several = None,
@@ -63,6 +64,7 @@ def create(
         flavor: Its size.
         key: Who may log in: a key pair's name, or a file with an OpenSSH key.
         user_data: A file for cloud-init.
+        user_data_secret: Instead: the name of a Prefect Secret block that holds it.
         inject: SRC:DST, a file to put into its disk; can be given several times.
         volume: A data volume of so many GiB; can be given several times.
         security_group: What may reach it (default: default); can be given several times.
@@ -84,6 +86,7 @@ def create(
             "security_groups": security_group,
             "fixed_ip": fixed_ip,
             "floating": floating or None,
+            "user_data_secret": user_data_secret,
             "zone": zone,
             "host": host,
             "on_failure": on_failure,
