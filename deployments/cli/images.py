@@ -11,6 +11,7 @@ from deployments.cli.context import (
     credentials_name,
     require_root,
 )
+from deployments.cli.detaching import Detach, send
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
 
@@ -25,6 +26,7 @@ def build(
     *,
     name: str | None = None,
     rebuild: Flag = False,
+    detach: Detach = False,
     credentials: Credentials = None,
     json: Json = False,
 ) -> None:
@@ -33,14 +35,18 @@ def build(
     Args:
         recipe: Which one.
         name: What the image is to be called (default: as the recipe).
-        rebuild: Also if the image is there already.
+        rebuild: Also if the image is there already: the new one takes its name when it is
+            complete, and VMs that are there keep the old one.
     """
-    require_root("building an image")
     request: dict[str, object] = {"recipe": recipe, "credentials": credentials_name(credentials)}
     if name is not None:
         request["name"] = name
     if rebuild:
         request["rebuild"] = True
+    if detach:
+        send("build-image", request, json=json, look="fifty image list")
+        return
+    require_root("building an image")
     if not json:
         output.note(f"Building {output.plain(name or recipe)}; this takes some minutes at first.")
     run_flow("build_image", request).require_success()
@@ -48,11 +54,23 @@ def build(
 
 
 def list(
-    *, all_tenants: AllTenants = False, credentials: Credentials = None, json: Json = False
+    *,
+    replaced: Flag = False,
+    all_tenants: AllTenants = False,
+    credentials: Credentials = None,
+    json: Json = False,
 ) -> None:
-    """List the images: the tenant's, and the public ones."""
+    """List the images: the tenant's, and the public ones.
+
+    Args:
+        replaced: Also those that a newer one has replaced, and that VMs still run on.
+    """
     scope = open_scope(credentials)
-    images = scope.store.images.list(scope.tenant(all_tenants=all_tenants))
+    images = [
+        image
+        for image in scope.store.images.list(scope.tenant(all_tenants=all_tenants))
+        if replaced or image.status != "deactivated"
+    ]
     found = with_tenants(scope, [documents.image(image) for image in images], all_tenants)
     if json:
         output.document(found)
