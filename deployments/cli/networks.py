@@ -14,6 +14,7 @@ from deployments.cli.context import (
     credentials_name,
     require_root,
 )
+from deployments.cli.detaching import Detach, send
 from deployments.cli.files import Findings
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
@@ -35,6 +36,7 @@ def create(
     physical_bridge: str | None = None,
     router: str | None = None,
     external_network: str | None = None,
+    detach: Detach = False,
     credentials: Credentials = None,
     json: Json = False,
 ) -> None:
@@ -55,7 +57,6 @@ def create(
         router: Attach it to this router, which is made if it is not there.
         external_network: Give that router its gateway in this network.
     """
-    require_root("making a network")
     findings = Findings()
     number = findings.whole("--segment", segment) if segment is not None else None
     findings.refuse()
@@ -75,10 +76,12 @@ def create(
         "external_network": external_network,
         "credentials": credentials_name(credentials),
     }
-    done = run_flow(
-        "create_network", {key: value for key, value in wanted.items() if value is not None}
-    )
-    done.require_success()
+    request = {key: value for key, value in wanted.items() if value is not None}
+    if detach:
+        send("create-network", request, json=json, look="fifty network list")
+        return
+    require_root("making a network")
+    run_flow("create_network", request).require_success()
     _tell(name, credentials, json=json)
 
 

@@ -20,9 +20,10 @@ from deployments.cli.context import (
     credentials_name,
     require_root,
 )
+from deployments.cli.detaching import Detach, send
 from deployments.cli.drawing import Drawing, view_for
 from deployments.cli.files import Findings
-from deployments.cli.flow_runs import TERMINATED, Done, Terminated, connect, run_flow
+from deployments.cli.flow_runs import TERMINATED, Done, Terminated, run_flow
 from deployments.cli.output import Refusal
 from deployments.cli.scope import open_scope
 from deployments.cli.vm_failure import failure
@@ -51,7 +52,7 @@ def create(
     on_failure: Literal["rollback", "keep"] = "rollback",
     on_interrupt: Literal["resume", "rollback"] = "resume",
     request_id: str | None = None,
-    detach: Flag = False,
+    detach: Detach = False,
     credentials: Credentials = None,
     json: Json = False,
 ) -> None:
@@ -75,7 +76,6 @@ def create(
         on_failure: Undo everything, or keep it for looking inside.
         on_interrupt: What `fifty reconcile` does with it where its process was killed.
         request_id: The same id again is the same VM, however often it is sent.
-        detach: Let the deployment create-vm/fifty do it, and come back at once.
     """
     request = _request(
         {
@@ -100,7 +100,7 @@ def create(
         volume=volume or [],
     )
     if detach:
-        _send(request, json=json)
+        send("create-vm", request, json=json, look=f"fifty vm steps {name}")
         return
     require_root("creating a VM")
     store = open_scope(credentials).store
@@ -136,58 +136,65 @@ def _request(
     return {field: value for field, value in {**form, **files}.items() if value is not None}
 
 
-def _send(request: dict[str, Any], *, json: bool) -> None:
-    url = connect()
-    # After connect(): it imports Prefect.
-    from deployments.detached import send
-
-    flow_run_id = send("create-vm/fifty", request, request["request_id"])
-    found = {
-        "name": request["name"],
-        "request_id": request["request_id"],
-        "flow_run_id": flow_run_id,
-        "url": documents.flow_run_url(flow_run_id) or url,
-    }
-    if json:
-        output.document(found)
-        return
-    output.facts(found.items())
-    output.say(f"`fifty vm steps {output.plain(request['name'])}` shows how far it is.")
-
-
-def resume(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
+def resume(
+    name: str,
+    /,
+    *,
+    detach: Detach = False,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
     """Go on with a build where it stopped; finished steps are not done again.
 
     Args:
         name: The VM's name or id.
     """
-    _again("resume_vm", f"Going on with {name}", name, credentials, json=json)
+    _again("resume_vm", f"Going on with {name}", name, credentials, detach=detach, json=json)
 
 
-def rollback(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
+def rollback(
+    name: str,
+    /,
+    *,
+    detach: Detach = False,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
     """Undo a build that did not get to its end; again, where an undo failed.
 
     Args:
         name: The VM's name or id.
     """
-    _again("rollback_vm", f"Undoing {name}", name, credentials, json=json)
+    _again("rollback_vm", f"Undoing {name}", name, credentials, detach=detach, json=json)
 
 
-def delete(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
+def delete(
+    name: str,
+    /,
+    *,
+    detach: Detach = False,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
     """Delete a VM: every step that made it is undone.
 
     Args:
         name: The VM's name or id.
     """
-    _again("delete_vm", f"Deleting {name}", name, credentials, json=json)
+    _again("delete_vm", f"Deleting {name}", name, credentials, detach=detach, json=json)
 
 
-def _again(flow: str, title: str, name: str, credentials: str | None, *, json: bool) -> None:
+def _again(
+    flow: str, title: str, name: str, credentials: str | None, *, detach: bool, json: bool
+) -> None:
     """Run a flow on a VM that is there."""
+    request = {"name": name, "credentials": credentials_name(credentials)}
+    if detach:
+        send(flow.replace("_", "-"), request, json=json, look=f"fifty vm steps {name}")
+        return
     require_root(f"`fifty vm {flow.removesuffix('_vm')}`")
     scope = open_scope(credentials)
     store, build_id = scope.store, scope.build(name).id
-    request = {"name": name, "credentials": credentials_name(credentials)}
     # By id: a later build of the same name is another one's.
     done = _run(flow, request, store, lambda: store.builds.get(build_id), title, as_json=json)
     _end(done, store, store.builds.get(build_id), request, json=json)

@@ -38,6 +38,8 @@ def deployment(name: str) -> dict[str, Any]:
             part.pop(field, None)
     for one in found["schedules"]:
         one["schedule"].pop("anchor_date", None)
+    # Named by the deployment's id.
+    (found["global_concurrency_limit"] or {}).pop("name", None)
     found["schedules"].sort(key=lambda one: one["slug"] or "~")
     return found
 
