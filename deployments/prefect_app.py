@@ -78,7 +78,12 @@ class Manners:
             await self._app(scope, request.again(receive), send)
             return
         answer = _Answer()
-        await self._app(_uncompressed(scope), request.again(receive), answer.take)
+        try:
+            await self._app(_uncompressed(scope), request.again(receive), answer.take)
+        except Exception:
+            # Starlette answers (503, say), and then raises for the server's log.
+            await answer.give(send)
+            raise
         told = await self._conflict(key, found[1], scope, sent, answer)
         if told is None:
             await answer.give(send)
