@@ -8,10 +8,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks.resources import StatsRequest
+from flows.plans import PLANS
 from tasks.stats_report import report_stats as report
 
 
 @flow(name="report-stats", validate_parameters=False)
 def report_stats(request: StatsRequest | None = None) -> State[Any]:
     """Report how long each of the fifty steps took in the last builds, with a chart."""
-    return report(request)
+    kind, _plan = PLANS["vm"]
+    return report(request, kind.catalogue)

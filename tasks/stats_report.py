@@ -17,18 +17,19 @@ from blocks.state.figures import BuildFigures, look
 from blocks.world import open_world
 from tasks.session import refused
 from tasks.stats_chart import chart
+from tasks.step import Catalogue
 from tasks.summary import cell
 from tasks.upkeep import asked
-from tasks.vm_build import VM
 
 ARTIFACT = "build-stats"
 
 
-def report_stats(request: BaseModel | Mapping[str, Any] | None) -> State[Any]:
+def report_stats(request: BaseModel | Mapping[str, Any] | None, catalogue: Catalogue) -> State[Any]:
     """Publish the figures of the last builds of VMs.
 
     Args:
         request: As the flow got it: not validated.
+        catalogue: The fifty, for their titles.
     """
     try:
         wanted = asked(StatsRequest, request)
@@ -38,7 +39,7 @@ def report_stats(request: BaseModel | Mapping[str, Any] | None) -> State[Any]:
     if not found.steps:
         return Completed(message="no VM was built yet")
     words = f"the last {found.completed} build(s)"
-    titles = {number: step.title for number, step in VM.steps.items()}
+    titles = {number: step.title for number, step in catalogue.steps.items()}
     create_markdown_artifact(key=ARTIFACT, markdown=_render(found, titles), description=words)
     return Completed(message=words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lxml import etree
 from playwright.sync_api import Page, expect
 
 from blocks.resources import Image
@@ -177,8 +179,13 @@ def test_figures_of_the_builds_are_told_and_drawn(
 
     ended = call("report_stats", {"last": 1})
     assert ended.message == "the last 1 build(s)"
-    artifact = ended.artifact("build-stats")["id"]
-    page.goto(f"{site_cloud.api_url.removesuffix('/api')}/artifacts/artifact/{artifact}")
+    artifact = ended.artifact("build-stats")
+    [drawn] = re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", artifact["data"])
+    texts = [text.text for text in etree.fromstring(base64.b64decode(drawn)).iter()]
+    assert [text for text in texts if text and re.match(r"\d\d [A-Z]", text)] == [
+        f"{step['number']:02d} {step['title']}" for step in site_cloud.json("steps")
+    ]
+    page.goto(f"{site_cloud.api_url.removesuffix('/api')}/artifacts/artifact/{artifact['id']}")
     chart = page.locator("img[alt^='Median and 95th percentile']")
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.naturalWidth") > 500
