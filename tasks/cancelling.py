@@ -21,7 +21,7 @@ from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelling
 
 from blocks.errors import Conflict
@@ -45,6 +45,17 @@ def cancel_requested() -> bool:
         return False
     with get_client(sync_client=True) as client:
         return _is_cancelled(client, context.flow_run.id)
+
+
+def was_cancelled(flow_run_id: str | None) -> bool:
+    """Whether a run was, or is to be, cancelled; False for one that Prefect has forgotten."""
+    if flow_run_id is None:
+        return False
+    with get_client(sync_client=True) as client:
+        try:
+            return _is_cancelled(client, UUID(flow_run_id))
+        except ObjectNotFound:
+            return False
 
 
 def _is_cancelled(client: SyncPrefectClient, flow_run_id: UUID) -> bool:

@@ -20,7 +20,7 @@ from blocks.settings import settings
 from blocks.state import Build
 from blocks.world import World, open_world
 from tasks.access import authorized_build, check_same_caller
-from tasks.cancelling import cancellable, stays_resumable, stop_run
+from tasks.cancelling import cancellable, stays_resumable, stop_run, was_cancelled
 from tasks.draft import describe_all
 from tasks.ends import Kind, failed, message_of, undo
 from tasks.run import Plan, Runner, lease
@@ -108,11 +108,16 @@ def finish(kind: Kind, world: World, build: Build, plan: Plan) -> State[Any]:
     """Bring a build that nobody works on any more to an end, whoever asked for it.
 
     What was being undone or deleted is undone or deleted to its end; what was being built
-    is gone on with or undone, as its request's `on_interrupt` says. What was being built
-    before the host was rebooted is built anew: bridges, taps and processes are gone.
+    is gone on with, or undone where its request's `on_interrupt` says so or its run was
+    cancelled. What was being built before the host was rebooted is built anew: bridges,
+    taps and processes are gone.
     """
-    undo_it = build.state == "undoing" or build.request.get("on_interrupt") == "rollback"
     try:
+        undo_it = (
+            build.state == "undoing"
+            or build.request.get("on_interrupt") == "rollback"
+            or was_cancelled(build.flow_run_id)
+        )
         if build.state == "deleting":
             return _delete(kind, world, build)
         if build.state not in ("building", "undoing"):
