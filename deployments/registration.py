@@ -25,7 +25,6 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
-from prefect.workers.base import BaseJobConfiguration
 
 from blocks.settings import Settings
 from deployments.served_flows import (
@@ -38,6 +37,7 @@ from deployments.served_flows import (
     ServedFlow,
     entry,
 )
+from deployments.service.worker import FiftyWorker
 
 
 def register(settings: Settings) -> list[str]:
@@ -64,7 +64,7 @@ def register(settings: Settings) -> list[str]:
 
 
 def _make_pool(client: SyncPrefectClient, done: list[str]) -> None:
-    template = job_template()
+    template = FiftyWorker.get_default_base_job_template()
     try:
         pool = client.read_work_pool(WORK_POOL)
     except ObjectNotFound:
@@ -82,15 +82,6 @@ def _make_pool(client: SyncPrefectClient, done: list[str]) -> None:
     if _variables(pool.base_job_template) != _variables(template):
         client.update_work_pool(WORK_POOL, WorkPoolUpdate(base_job_template=template))
         done.append(f"work pool {WORK_POOL}: its job variables")
-
-
-def job_template() -> dict[str, Any]:
-    """The work pool's base job template."""
-    schema = BaseJobConfiguration.model_json_schema()
-    return {
-        "job_configuration": BaseJobConfiguration.json_template(),
-        "variables": {key: value for key, value in schema.items() if key != "title"},
-    }
 
 
 def _variables(template: dict[str, Any]) -> set[str]:

@@ -68,7 +68,7 @@ def test_the_ui_asks_for_the_password(site_cloud: Cloud) -> None:
         field = page.locator("input[type=password]")
         field.fill("fifty:wrong")
         field.press("Enter")
-        expect(page.get_by_text("Authentication failed.")).to_be_visible()
+        expect(page.get_by_text("Authentication failed.").first).to_be_visible()
         field.fill(os.environ["PREFECT_API_AUTH_STRING"])
         field.press("Enter")
         page.wait_for_url("**/runs**")
