@@ -35,19 +35,19 @@ monospace">{code}</pre></body>"""
 
 
 @contextmanager
-def browser(auth: str | None) -> Iterator[Page]:
+def browser(*, logged_in: bool = True) -> Iterator[Page]:
     """A page of a headless browser that speaks with this machine only.
 
     Args:
-        auth: `USER:PASSWORD` of the Prefect server, as if it had been typed before; None
-            for somebody who has to log in.
+        logged_in: As if the Prefect server's password had been typed into the UI before.
     """
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_OPTIONS))
         page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.set_default_timeout(PATIENCE_MS)
-        if auth:
+        if logged_in:
+            auth = os.environ["PREFECT_API_AUTH_STRING"]
             page.add_init_script(f"localStorage.setItem('prefect-password', {_stored(auth)})")
         page.route(re.compile(r"^https?://(?!127\.0\.0\.1[:/])"), lambda route: route.abort())
         yield page

@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A browser."""
-    with screen.browser(os.environ["PREFECT_API_AUTH_STRING"]) as page:
+    with screen.browser() as page:
         yield page
 
 
@@ -62,7 +62,7 @@ def open_artifact(page: Page, key: str) -> None:
 
 def test_the_ui_asks_for_the_password(site_cloud: Cloud) -> None:
     base = site_cloud.api_url.removesuffix("/api")
-    with screen.browser(None) as page:
+    with screen.browser(logged_in=False) as page:
         page.goto(f"{base}/runs")
         page.wait_for_url("**/login**")
         field = page.locator("input[type=password]")
