@@ -161,7 +161,7 @@ def upkeep_run() -> str:
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A browser."""
-    with screen.browser(os.environ["PREFECT_API_AUTH_STRING"]) as page:
+    with screen.browser() as page:
         yield page
 
 
