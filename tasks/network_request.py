@@ -50,7 +50,7 @@ def _cidr(text: str) -> tuple[IPv4Network | None, list[str]]:
 
 
 def _roles(request: NetworkRequest, caller: Caller) -> Iterator[str]:
-    for field in ("external", "physical_bridge"):
+    for field in ("external", "physical_bridge", "segment"):
         rule = POLICY[f"network:create:{field}"]
         if getattr(request, field) and not allows(caller, f"network:create:{field}"):
             yield f"{field}: only an {rule.least} may {rule.words}"
@@ -71,7 +71,8 @@ def _names(request: NetworkRequest, caller: Caller, store: StateStore) -> Iterat
     own = [n for n in store.networks.list(caller.tenant_id) if n.tenant_id == caller.tenant_id]
     if request.name in {network.name for network in own}:
         yield f"name: a network named {request.name!r} is there already"
-    if request.segment is not None:
+    # Only who may choose one is told that it is another's.
+    if request.segment is not None and allows(caller, "network:create:segment"):
         for network in store.networks.list():
             if network.segment_id == request.segment and network.type == request.type:
                 yield f"segment: the {request.type} segment {request.segment} is taken"

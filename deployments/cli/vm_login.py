@@ -21,6 +21,7 @@ from deployments.cli import output
 from deployments.cli.context import Credentials, Flag, Json, require_root
 from deployments.cli.scope import open_scope
 from deployments.defaults import KEY_PAIR
+from tasks.policy import check_policy
 
 _LOOK_EVERY_S = 0.2
 _CHUNK = 64 * 1024
@@ -44,6 +45,7 @@ def ssh(
         identity: The private key (default: the one of the VM's key pair).
     """
     scope = open_scope(credentials)
+    check_policy(scope.caller, "vm:login")
     words = [*_login(scope.store, scope.vm(name), identity), *command]
     if json:
         output.document({"command": words})
@@ -109,7 +111,9 @@ def console(
     """
     if follow and json:
         raise InvalidRequest("--follow has no end, and --json is one document", hint="use one")
-    build = open_scope(credentials).build(name)
+    scope = open_scope(credentials)
+    check_policy(scope.caller, "vm:console")
+    build = scope.build(name)
     log = settings().instances / build.id / "console.log"
     try:
         with log.open("rb") as file:

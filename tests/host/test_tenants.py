@@ -235,7 +235,9 @@ def test_the_owner_and_an_admin_see_it(
         kind = words.split()[0]
         the_id, name = tenancy.names(kind)
         assert _run(capsys, *words.split(), name, "--credentials", "owner")[0] == 0
-        assert _run(capsys, *words.split(), the_id, "--credentials", "owner-reader")[0] == 0
+        code, _said = _run(capsys, *words.split(), the_id, "--credentials", "owner-reader")
+        # What a guest says may be secret: Nova's readers do not read it either.
+        assert code == (1 if words == "vm console" else 0)
         # An admin names what is another's by its id; by name it is the admin's own.
         assert _run(capsys, *words.split(), the_id, "--credentials", "other-admin")[0] == 0
         assert _run(capsys, *words.split(), name, "--credentials", "other-admin")[0] == 1
@@ -309,6 +311,37 @@ def test_who_may_not_is_denied(name: str, tenancy: Tenancy) -> None:
     assert "'owner' is disabled" in message
     state, message = _ends(flow, {**request, "credentials": "nobody"})
     assert (state, message.split(":")[0]) == ("Refused", "Denied")
+    assert tenancy.everything() == before
+
+
+def test_a_reader_changes_nothing_and_does_not_log_in(
+    tenancy: Tenancy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tenancy.everything()
+    for command in ("vm ssh theirs-vm", "vm console theirs-vm", "key create another"):
+        code, refusal = _run(capsys, *command.split(), "--credentials", "owner-reader")
+        assert (code, refusal["error"]) == (1, "Denied"), command
+        assert "a reader may not" in refusal["message"]
+    assert tenancy.everything() == before
+
+
+def test_what_is_the_hosts_is_for_admins(
+    tenancy: Tenancy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tenancy.everything()
+    for option, word in (
+        (("--segment", "77"), "segment id"),
+        (("--external",), "external network"),
+        (("--type", "flat", "--physical-bridge", "br0"), "bridge of the host"),
+    ):
+        words = ("network", "create", "mine", "--cidr", "10.92.0.0/24", *option)
+        code, refusal = _run(capsys, *words, "--credentials", "other")
+        assert code == 1
+        assert "only an admin may" in refusal["message"]
+        assert word in refusal["message"]
+    words = ("vm", "create", "mine", "--image", "i", "--network", "n", "--host", "here")
+    code, refusal = _run(capsys, *words, "--credentials", "other")
+    assert (code, refusal["message"]) == (1, "a member may not force a host")
     assert tenancy.everything() == before
 
 
