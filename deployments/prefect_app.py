@@ -4,7 +4,8 @@ What `prefect server start` does, with a layer of ours around the application:
 
 - a repeated idempotency key with other parameters gets 409, where Prefect answers 200 with
   the first run and ignores the new parameters;
-- 503, which is SQLite's "busy" and means "send it again", says after how many seconds.
+- writers wait for their turn at SQLite's lock (`deployments.patient_sqlite`), and 503, which
+  is its "busy" and means "send it again", says after how many seconds.
 
 Imports Prefect.
 """
@@ -20,9 +21,11 @@ from typing import Any
 import httpx
 import uvicorn
 from prefect.server.api.server import create_app
-from prefect.settings import get_current_settings
+from prefect.server.database.dependencies import set_database_config
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.patient_sqlite import PatientSqliteConfiguration
 from deployments.repeated_key import conflict, differing
 
 _CREATE_RUN = re.compile(r"(/api/deployments/[0-9a-fA-F-]{36})/create_flow_run/?")
@@ -40,6 +43,9 @@ def serve(host: str, port: int) -> None:
         port: The port.
     """
     settings = get_current_settings().server
+    database = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    if database.startswith("sqlite"):
+        set_database_config(PatientSqliteConfiguration(database))
     uvicorn.run(
         Manners(create_app(final=True)),
         host=host,

@@ -1,0 +1,23 @@
+"""Prefect's SQLite configuration, with writers that wait for their turn."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from prefect.server.database.configurations import AioSqliteConfiguration
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+
+class PatientSqliteConfiguration(AioSqliteConfiguration):
+    """A transaction takes SQLite's write lock when it begins, and waits for it.
+
+    Prefect begins most of them as readers. One that then writes, after somebody else has
+    written, is told at once that the database is locked, whatever the busy timeout is
+    (https://sqlite.org/lang_transaction.html): of 50 requests at once most got 503.
+    """
+
+    def begin_transaction(
+        self, session: AsyncSession, with_for_update: bool = False
+    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
+        """Begin a transaction that may write."""
+        return super().begin_transaction(session, with_for_update=True)
