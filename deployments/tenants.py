@@ -12,7 +12,7 @@ from blocks.credentials.block import FiftyCredentials
 from blocks.errors import Conflict, InvalidRequest, NotFound
 from blocks.loading import load_block
 from blocks.resources.base import ResourceName
-from blocks.resources.request import CredentialsName
+from blocks.resources.form import CredentialsName
 from blocks.state import StateStore, Tenant
 from tasks.steps_01_11_api import rate_limit_name
 

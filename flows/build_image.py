@@ -16,7 +16,11 @@ from tasks.session import create
 
 @flow(name="build-image", flow_run_name=run_name, validate_parameters=False)
 def build_image(request: ImageRequest) -> State[Any]:
-    """Build an image by one of the recipes."""
+    """Build an image by one of the recipes, on this host.
+
+    `micro` takes seconds, `debian-12` some minutes. VMs that were made from an image that is
+    replaced keep what they have.
+    """
     return create(IMAGE_KIND, request, image_steps)
 
 

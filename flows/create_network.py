@@ -26,7 +26,11 @@ from tasks.session import create
 
 @flow(name="create-network", flow_run_name=run_name, validate_parameters=False)
 def create_network(request: NetworkRequest) -> State[Any]:
-    """Create a network, with its subnet and, where asked for, its router and gateway."""
+    """Create a network, with its subnet and, where asked for, its router and gateway.
+
+    Give it a name and a CIDR; the rest has defaults. Guests of one network reach each other,
+    and nothing else without a router. Where a step fails everything is undone.
+    """
     return create(NETWORK_KIND, request, network_steps)
 
 

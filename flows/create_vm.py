@@ -77,8 +77,14 @@ from tasks.vm_session import VM_KIND, on_selected_hosts
 def create_vm(request: VmRequest) -> State[Any]:
     """Create a virtual machine: fifty steps, each one visible, retryable and undoable.
 
-    The request is validated by step 4 and not before, so that one answer, in the run's
-    state and its summary, holds everything that is wrong with it.
+    Give it a name, an image and a network; the rest has defaults. How it ends:
+
+    - **Completed**: the VM is ACTIVE.
+    - **Refused**: nothing was changed; the state's message tells all that is wrong.
+    - **RolledBack**: a step failed, and everything was undone. **Kept**: it was left as it is.
+      Retry goes on at the step that failed, or builds anew what was undone.
+    - **Cancelled**: Cancel undoes what was made.
+    - **NeedsAttention**: an undo failed; the summary tells what is left.
     """
     return create(VM_KIND, request, the_fifty)
 

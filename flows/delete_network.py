@@ -15,5 +15,8 @@ from tasks.session import delete
 
 @flow(name="delete-network", flow_run_name=run_name, validate_parameters=False)
 def delete_network(request: NamedRequest) -> State[Any]:
-    """Delete a network: every step that made it is undone, in reverse."""
+    """Delete a network: every step that made it is undone, in reverse.
+
+    Refused while something uses it, and the answer says what.
+    """
     return delete(NETWORK_KIND, request)

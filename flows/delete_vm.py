@@ -15,5 +15,10 @@ from tasks.vm_session import VM_KIND
 
 @flow(name="delete-vm", flow_run_name=run_name, validate_parameters=False)
 def delete_vm(request: VmReference) -> State[Any]:
-    """Delete a virtual machine: every step that made it is undone, in reverse."""
+    """Delete a virtual machine: every step that made it is undone, in reverse.
+
+    A build that still works on it is stopped first. Ends Completed, also where it was gone
+    already; *NeedsAttention* where an undo failed: the summary tells what is left, and another
+    run tries that again.
+    """
     return delete(VM_KIND, request)

@@ -15,5 +15,8 @@ from tasks.reconcile import finish_stopped
 
 @flow(name="finish-build", flow_run_name=run_name, validate_parameters=False)
 def finish_build(request: BuildReference) -> State[Any]:
-    """Bring a build that stopped to one of its ends: go on with it, or undo it."""
+    """Bring a build that stopped to one of its ends: go on with it, or undo it.
+
+    `reconcile` makes these runs; a person rather takes `resume-vm` or `rollback-vm`.
+    """
     return finish_stopped(PLANS, request)

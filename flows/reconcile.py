@@ -11,14 +11,14 @@ from blocks.resources import ReconcileRequest
 from flows.finish_build import finish_build
 from tasks.reconcile import reconcile_all
 
+_AS_USUAL = ReconcileRequest()
+
 
 @flow(name="reconcile", validate_parameters=False)
-def reconcile(request: ReconcileRequest | None = None) -> State[Any]:
+def reconcile(request: ReconcileRequest = _AS_USUAL) -> State[Any]:
     """Bring every build that stopped to one of its ends.
 
     A build has stopped when no process holds its lease. It is gone on with, or undone, as its
     request says.
     """
-    return reconcile_all(
-        request or {}, lambda reference: finish_build(reference, return_state=True)
-    )
+    return reconcile_all(request, lambda reference: finish_build(reference, return_state=True))

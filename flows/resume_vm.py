@@ -16,5 +16,9 @@ from tasks.vm_session import VM_KIND
 
 @flow(name="resume-vm", flow_run_name=run_name, validate_parameters=False)
 def resume_vm(request: VmReference) -> State[Any]:
-    """Go on with the build of a virtual machine where it stopped."""
+    """Go on with the build of a virtual machine where it stopped.
+
+    For a build that was kept, or whose process was killed. Finished steps are shown as Cached;
+    the ends are those of `create-vm`. Refused where nothing stopped.
+    """
     return resume(VM_KIND, request, the_fifty)

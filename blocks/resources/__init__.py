@@ -26,17 +26,16 @@ from blocks.resources.network import (
     SecurityGroupRule,
     Subnet,
 )
-from blocks.resources.request import (
+from blocks.resources.other_requests import (
     BuildReference,
     ImageRequest,
-    InjectedFile,
     NamedRequest,
     NetworkRequest,
     ReconcileRequest,
     RouterRequest,
     VmReference,
-    VmRequest,
 )
+from blocks.resources.request import InjectedFile, VmRequest
 from blocks.resources.upkeep import CleanRequest, JobRequest, RefreshRequest, StatsRequest
 
 __all__ = [

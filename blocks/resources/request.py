@@ -1,4 +1,4 @@
-"""What callers ask for: the flows' parameters, as the Prefect UI shows them in forms."""
+"""A virtual machine that is wanted: the parameter of `create-vm`, as the Prefect UI shows it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import binascii
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
-from uuid import UUID
 
 import yaml
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from blocks.resources.base import HostName, Resource, ResourceName
+from blocks.resources.base import HostName, ResourceName
+from blocks.resources.form import CredentialsName, FileMode, Form
 
 #: Nova's limit for user data, before base64.
 USER_DATA_LIMIT = 64 * 1024
@@ -50,12 +51,21 @@ def check_user_data(text: str) -> None:
         raise ValueError("must be a YAML mapping after #cloud-config")
 
 
-class InjectedFile(Resource):
+class InjectedFile(Form):
     """A file that is put into the guest's disk before it boots (step 30)."""
 
-    path: str = Field(description="absolute path in the guest", max_length=1024)
-    content_base64: str = Field(description="the content, base64", max_length=INJECT_LIMIT * 2)
-    mode: int = Field(default=0o644, ge=0, le=0o7777, description="permission bits")
+    path: str = Field(title="Path", description="Absolute, in the guest.", max_length=1024)
+    content_base64: str = Field(
+        title="Content",
+        description="The file's content in base64. It stays readable in the run's parameters.",
+        max_length=INJECT_LIMIT * 2,
+    )
+    mode: FileMode = Field(
+        default=0o644,
+        title="Mode",
+        description="As `chmod` takes it.",
+        json_schema_extra={"default": "0644"},
+    )
 
     @field_validator("path")
     @classmethod
@@ -84,49 +94,103 @@ class InjectedFile(Resource):
         return base64.b64decode(self.content_base64)
 
 
-class VmRequest(Resource):
-    """A virtual machine that is wanted: `create-vm`'s parameter."""
+class VmRequest(Form):
+    """The virtual machine that is wanted."""
 
-    name: HostName
-    image: ResourceName
-    flavor: ResourceName = "tiny"
+    name: HostName = Field(
+        title="Name",
+        description="The guest's host name: lower-case letters, digits and hyphens, 63 at most.",
+    )
+    image: ResourceName = Field(
+        title="Image", description="What its disk begins as, such as `micro` (`fifty image list`)."
+    )
+    flavor: ResourceName = Field(
+        default="tiny",
+        title="Flavor",
+        description="Its size: `tiny` (1 CPU, 256 MiB, 1 GiB disk), `small` (1, 512 MiB, 5 GiB), "
+        "`medium` (2, 2 GiB, 20 GiB), or one of your own.",
+    )
     networks: tuple[ResourceName, ...] = Field(
-        min_length=1, max_length=8, description="one port in each, in this order"
+        min_length=1,
+        max_length=8,
+        title="Networks",
+        description="Their names: one port in each, in this order (`fifty network list`).",
+    )
+    fixed_ip: IPv4Address | None = Field(
+        default=None,
+        title="Fixed IP",
+        description="Its IPv4 address in the first network; empty: the next free one.",
+    )
+    volumes: tuple[Annotated[int, Field(ge=1, le=16384)], ...] = Field(
+        default=(), max_length=16, title="Volumes", description="Further disks, GiB each."
     )
     key: str | None = Field(
         default=None,
         max_length=16 * 1024,
-        description="the name of a key pair, or an OpenSSH public key",
+        title="SSH key",
+        description="Who may log in: the name of a key pair, or an OpenSSH public key; empty: "
+        "nobody.",
+        # As `fifty vm create` has it, and `fifty vm ssh` needs it.
+        json_schema_extra={"default": "default"},
     )
-    user_data: str | None = Field(default=None, description="for cloud-init; 64 KiB at most")
+    security_groups: tuple[ResourceName, ...] = Field(
+        default=("default",), title="Security groups", description="What may reach its ports."
+    )
+    user_data: str | None = Field(
+        default=None,
+        title="User data",
+        description="For cloud-init: `#cloud-config` or a script, 64 KiB at most. It stays "
+        "readable in the run's parameters: secrets go into a block, see the next field.",
+    )
     user_data_secret: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9-]{1,63}$",
-        description="instead: the name of a Prefect Secret block that holds the user data",
+        title="User data from a secret",
+        description="Instead: the name of a Prefect Secret block that holds the user data.",
     )
-    inject: tuple[InjectedFile, ...] = Field(default=(), max_length=INJECT_FILES)
-    volumes: tuple[Annotated[int, Field(ge=1, le=16384)], ...] = Field(
-        default=(), max_length=16, description="data volumes, GiB each"
+    inject: tuple[InjectedFile, ...] = Field(
+        default=(),
+        max_length=INJECT_FILES,
+        title="Files",
+        description="Put into its disk before it boots; 256 KiB in all.",
     )
-    security_groups: tuple[ResourceName, ...] = ("default",)
-    fixed_ip: IPv4Address | None = Field(default=None, description="on the first network")
-    floating: bool = Field(default=False, description="also a floating IP")
-    zone: ResourceName | None = None
-    host: str | None = Field(default=None, max_length=63, description="force a host (admin only)")
-    same_host: tuple[HostName, ...] = Field(default=(), description="beside these VMs")
-    different_host: tuple[HostName, ...] = Field(default=(), description="not beside these VMs")
     on_failure: Literal["rollback", "keep"] = Field(
-        default="rollback", description="a step fails: undo everything, or keep it for a look"
+        default="rollback",
+        title="When a step fails",
+        description="`rollback` undoes everything; `keep` leaves all as it is, for a look, and "
+        "for Retry.",
     )
     on_interrupt: Literal["resume", "rollback"] = Field(
-        default="resume", description="the process is killed: go on with it, or undo it"
+        default="resume",
+        title="When its process is killed",
+        description="`resume` goes on with the build at the step where it stopped; `rollback` "
+        "undoes it.",
     )
+    host: str | None = Field(
+        default=None,
+        max_length=63,
+        title="Host",
+        description="Force this host (admins only); empty: the scheduler chooses.",
+    )
+    zone: ResourceName | None = Field(
+        default=None, title="Zone", description="Only hosts of this availability zone."
+    )
+    same_host: tuple[HostName, ...] = Field(
+        default=(), title="Same host as", description="On the host of these VMs."
+    )
+    different_host: tuple[HostName, ...] = Field(
+        default=(), title="Other host than", description="Not on a host of these VMs."
+    )
+    # Refused by step 7 as long as there are none; no field of the form until then.
+    floating: SkipJsonSchema[bool] = Field(default=False, description="also a floating IP")
     request_id: str | None = Field(
-        default=None, max_length=128, pattern=r"^[\x21-\x7e]+$", description="idempotency key"
+        default=None,
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        title="Request id",
+        description="The same id again is the same VM, not another one; empty: a new one.",
     )
-    credentials: str = Field(
-        default="default", pattern=r"^[a-z0-9-]{1,63}$", description="name of a credentials block"
-    )
+    credentials: CredentialsName = "default"
 
     @field_validator("key")
     @classmethod
@@ -166,88 +230,3 @@ class VmRequest(Resource):
         if len({file.path for file in value}) != len(value):
             raise ValueError("names a path twice")
         return value
-
-
-#: The credentials block of a request that is about something by its name.
-CredentialsName = Annotated[
-    str, Field(pattern=r"^[a-z0-9-]{1,63}$", description="name of a credentials block")
-]
-
-
-class VmReference(Resource):
-    """A VM that is there: `delete-vm`'s, `resume-vm`'s and `rollback-vm`'s parameter."""
-
-    name: str = Field(max_length=63, description="the VM's name, or its id")
-    credentials: CredentialsName = "default"
-
-
-class NamedRequest(Resource):
-    """Something that is there, by its name: `delete-network`'s parameter."""
-
-    name: ResourceName
-    credentials: CredentialsName = "default"
-
-
-class RouterRequest(Resource):
-    """A change to a router: `change-router`'s parameter."""
-
-    action: Literal["create", "add-interface", "set-gateway", "clear-gateway", "delete"]
-    name: ResourceName
-    network: ResourceName | None = Field(
-        default=None, description="for add-interface and set-gateway"
-    )
-    credentials: CredentialsName = "default"
-
-
-class BuildReference(Resource):
-    """A build that stopped: `finish-build`'s parameter."""
-
-    id: UUID = Field(description="the build's id, which is that of the thing it builds")
-    name: str = Field(default="", max_length=63, description="its name, for the run's name only")
-
-
-class ReconcileRequest(Resource):
-    """How stopped builds are brought to an end: `reconcile`'s parameter."""
-
-    dispatch: bool = Field(
-        default=False,
-        description="make a run of finish-build/fifty for each, instead of doing it here",
-    )
-
-
-class NetworkRequest(Resource):
-    """A network that is wanted: `create-network`'s parameter."""
-
-    name: ResourceName
-    cidr: str = Field(description="IPv4, e.g. 192.168.0.0/24")
-    type: Literal["flat", "local", "vxlan"] = "vxlan"
-    segment: int | None = Field(default=None, ge=1, le=2**24 - 1, description="the VNI")
-    gateway: IPv4Address | None = Field(default=None, description="default: the first address")
-    dns: tuple[IPv4Address, ...] = Field(default=(), max_length=6)
-    pool: str | None = Field(default=None, description="FIRST-LAST; default: all addresses")
-    dhcp: bool = True
-    external: bool = Field(default=False, description="a network outside; admin only")
-    outside: Literal["closed", "uplink", "bridge"] = Field(
-        default="closed", description="what an external network leads to"
-    )
-    physical_bridge: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._-]{1,15}$", description="flat: an existing bridge"
-    )
-    router: ResourceName | None = Field(
-        default=None, description="attach to this router, which is made if it is not there"
-    )
-    external_network: ResourceName | None = Field(
-        default=None, description="give that router its gateway in this network"
-    )
-    credentials: CredentialsName = "default"
-
-
-class ImageRequest(Resource):
-    """An image that is wanted: `build-image`'s parameter."""
-
-    recipe: ResourceName
-    name: ResourceName | None = Field(default=None, description="default: the recipe's name")
-    rebuild: bool = Field(
-        default=False, description="also if it is there already: it is replaced by the new one"
-    )
-    credentials: CredentialsName = "default"

@@ -2,62 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator
 
-from blocks.resources.base import HostName, Resource, ResourceName
-from blocks.resources.request import CredentialsName, VmRequest
+from blocks.resources.base import HostName, ResourceName
+from blocks.resources.form import CredentialsName, Form
+from blocks.resources.request import VmRequest
 
 #: What a job's VM is called is this and a hyphen and eight hex digits.
 JOB_NAME_LENGTH = 54
 #: Linux takes 128 KiB in one argument; the guest's login shell gets the command as one.
 COMMAND_LIMIT = 64 * 1024
 
-JobName = Annotated[
-    HostName,
-    StringConstraints(max_length=JOB_NAME_LENGTH),
-    Field(description="each run's VM is called so, and a number of the run's own"),
-]
+JobName = Annotated[HostName, StringConstraints(max_length=JOB_NAME_LENGTH)]
 Days = Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)]
 
 
-class RefreshRequest(Resource):
-    """Which images are built anew: `refresh-images`' parameter."""
+class RefreshRequest(Form):
+    """Which images are built anew."""
 
-    older_than_days: Days = Field(default=7, description="built so long ago or longer")
+    older_than_days: Days = Field(
+        default=7, title="Older than (days)", description="Built so long ago, or longer."
+    )
     names: tuple[ResourceName, ...] | None = Field(
-        default=None, description="only these; default: all that a recipe built"
+        default=None,
+        title="Images",
+        description="Only these; without any: all that a recipe built.",
     )
     credentials: CredentialsName = "default"
 
 
-class CleanRequest(Resource):
-    """What is kept, and for how long: `clean-cache`'s parameter."""
+class CleanRequest(Form):
+    """What is kept, and for how long."""
 
     checkpoints_days: Days = Field(
-        default=7, description="the steps' results of builds that are over"
+        default=7,
+        title="Checkpoints (days)",
+        description="The steps' results of builds that are over.",
     )
     runs_days: Days = Field(
-        default=2, description="runs of the scheduled upkeep; other runs Prefect keeps 90 days"
+        default=2,
+        title="Runs (days)",
+        description="Runs of the scheduled upkeep; Prefect keeps other runs 90 days.",
     )
 
 
-class StatsRequest(Resource):
-    """What is reported on: `report-stats`' parameter."""
+class StatsRequest(Form):
+    """What is reported on."""
 
-    last: int = Field(default=100, ge=1, le=100_000, description="so many builds, the last ones")
+    last: int = Field(
+        default=100, ge=1, le=100_000, title="Builds", description="So many, the last ones."
+    )
 
 
 class JobRequest(VmRequest):
-    """A VM for one command, which is deleted afterwards: `run-in-vm`'s parameter."""
+    """The command, and the VM that is made for it and deleted afterwards."""
 
-    name: JobName
-    command: str | tuple[str, ...] = Field(
-        description="a line for the guest's shell, or a list of words, which no shell changes"
+    first_fields: ClassVar[tuple[str, ...]] = ("name", "command", "timeout_s")
+
+    name: JobName = Field(
+        title="Name", description="Each run's VM is called so, with a number of the run's own."
     )
+    command: (
+        Annotated[str, Field(title="a line for the guest's shell")]
+        | Annotated[tuple[str, ...], Field(title="a list of words, which no shell changes")]
+    ) = Field(title="Command", description="What is run in the guest.")
     timeout_s: int = Field(
-        default=3600, ge=1, le=7 * 24 * 3600, description="then the command is given up"
+        default=3600,
+        ge=1,
+        le=7 * 24 * 3600,
+        title="Timeout (seconds)",
+        description="After that the command is given up.",
     )
 
     @field_validator("command")
