@@ -80,13 +80,15 @@ def _make_vm(fifty: FiftyCommand) -> None:
     fifty.show("vm", "create", VM, "--image", IMAGE, "--flavor", "tiny", "--network", NETWORK)
 
 
-def _say_what_next(server: Server, fifty: FiftyCommand, began: float) -> None:
+def _say_what_next(home: Path, server: Server, fifty: FiftyCommand, began: float) -> None:
     command = fifty.as_typed()
     _heading(f"Done in {time.monotonic() - began:.0f} s. What now?")
     _console.print(
         f"  {server.ui_url}  the Prefect UI, with the run and its fifty steps\n"
         f"  {'':{len(server.ui_url)}}  (from another machine: "
         f"ssh -L {server.port}:127.0.0.1:{server.port} this-host)\n"
+        f"  {'':{len(server.ui_url)}}  it asks for FIFTY_PREFECT_AUTH, which is in\n"
+        f"  {'':{len(server.ui_url)}}  {home / 'fifty.env'}\n"
         f"  {command} vm steps {VM}\n"
         f"  {command} vm ssh {VM}\n"
         f"  {command} vm create second --image {IMAGE} --flavor tiny --network {NETWORK}\n"
@@ -132,7 +134,7 @@ def set_up(home: Path, fifty: FiftyCommand, *, uplink: bool = False) -> None:
 
     _heading(f"Logged in to {VM}; it says:")
     fifty.show("vm", "ssh", VM, "--", _WHO_ARE_YOU)
-    _say_what_next(server, fifty, began)
+    _say_what_next(home, server, fifty, began)
 
 
 def _told(action: Callable[[], None]) -> int:
@@ -157,7 +159,8 @@ def main() -> int:
     parser.add_argument("--down", action="store_true")
     options = parser.parse_args()
     # The server that is started here is the one to use, whatever the environment says.
-    os.environ.pop("FIFTY_PREFECT_API_URL", None)
+    for name in ("FIFTY_PREFECT_API_URL", "FIFTY_PREFECT_AUTH"):
+        os.environ.pop(name, None)
     home = settings().home.absolute()
     fifty = FiftyCommand(home)
     if options.down:
