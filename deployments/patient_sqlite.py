@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from prefect.server.database.configurations import AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
@@ -16,8 +17,11 @@ class PatientSqliteConfiguration(AioSqliteConfiguration):
     (https://sqlite.org/lang_transaction.html): of 50 requests at once most got 503.
     """
 
-    def begin_transaction(
+    @asynccontextmanager
+    async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = False
-    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
         """Begin a transaction that may write."""
-        return super().begin_transaction(session, with_for_update=True)
+        del with_for_update
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction

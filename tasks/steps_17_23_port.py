@@ -189,8 +189,7 @@ def unbind_ports(
     for port in ports:
         if port.id in recorded and store.ports.bind(port.id, None, ()):
             record(f"Unbound the port {port.id}", f"openstack port unset --host {port.id}")
-    for peer in subject.peers:
-        fabric.protect(peer)
+    fabric.protect_each(lambda: subject.peers)
 
 
 @step(23, "Create the port object", undo=unbind_ports)

@@ -11,7 +11,7 @@ from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, Port, PortBinding, Router
 from blocks.state import Build, StateStore
-from tasks.vm_build import VM
+from tasks.vm_build import VM, VmBuild
 
 step = VM.stage("N")
 
@@ -168,7 +168,7 @@ def lift_rules(ports: list[Port], fabric: NetworkFabric) -> None:
 
 @step(37, "Apply the security groups", undo=lift_rules)
 def apply_security_groups(
-    bindings: list[PortBinding], peers: list[PortBinding], fabric: NetworkFabric
+    bindings: list[PortBinding], subject: VmBuild, fabric: NetworkFabric
 ) -> int:
     """Load anti-spoofing and stateful rules for each port, in one nft transaction each.
 
@@ -176,23 +176,21 @@ def apply_security_groups(
     Neutron's agent does so (`neutron.agent.linux.iptables_firewall`, and the server's
     `security_groups_member_updated`).
     """
-    for binding in (*bindings, *peers):
-        fabric.protect(binding)
+    fabric.protect_each(lambda: [*subject.bindings, *subject.peers])
     return sum(len(binding.rules) for binding in bindings)
 
 
 @step(38, "Prove the port")
-def prove_ports(bindings: list[PortBinding], fabric: NetworkFabric, store: StateStore) -> str:
+def prove_ports(subject: VmBuild, fabric: NetworkFabric, store: StateStore) -> str:
     """Read back from the kernel what steps 31 to 37 made, and compare.
 
     OpenStack has no such step: there, a port that is not wired is found by the guest.
     """
     # A member that joined the group since step 37 is not a difference: it is let in first.
-    for binding in bindings:
-        fabric.protect(binding)
+    fabric.protect_each(lambda: subject.bindings)
     wrong = [
         f"{binding.port.tap}: {difference}"
-        for binding in bindings
+        for binding in subject.bindings
         for difference in fabric.prove(binding, store.routers.of_network(binding.network.id))
     ]
     if wrong:

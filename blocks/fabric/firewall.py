@@ -8,6 +8,8 @@ that work on different ports, and two sites on one host, do not disturb each oth
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from blocks import changes, commands, marks
 from blocks.errors import InvalidRequest
 from blocks.fabric import firewall_rules, nft, nft_words
@@ -27,27 +29,34 @@ class Firewall:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def protect(self, binding: PortBinding) -> None:
-        """Apply a port's anti-spoofing and security groups, all in one transaction.
+    def protect(self, read: Callable[[], Iterable[PortBinding]]) -> None:
+        """Apply ports' anti-spoofing and security groups, each port's in one transaction.
 
         What no rule lets in or out is dropped; replies to what was let pass are not;
         the port's DHCP always works. Connections that were open under rules which are
         no longer there are cut.
 
         Args:
-            binding: The port, its network, its rules with the remotes resolved.
+            read: Gives the ports, their networks, their rules with the remotes resolved. It
+                is called under the firewall's lock: rules that were read before it could
+                be older than those that another process has applied meanwhile, or be those
+                of a port whose rules it has removed.
 
         Raises:
-            InvalidRequest: The port has no tap's name or no MAC address yet.
-            HostFault: nftables refused the rules; nothing was changed.
+            InvalidRequest: A port has no tap's name or no MAC address yet.
+            HostFault: nftables refused the rules; nothing of that port was changed.
         """
+        with self._site.locked(_LOCK):
+            for binding in read():
+                self._protect(binding)
+
+    def _protect(self, binding: PortBinding) -> None:
         port = binding.port
         tables = self._tables()
         chains = _chains(tables, binding)
-        with self._site.locked(_LOCK):
-            amiss = _amiss(chains)
-            known = amiss != chains
-            nft.apply(_transaction(tables, binding, amiss))
+        amiss = _amiss(chains)
+        known = amiss != chains
+        nft.apply(_transaction(tables, binding, amiss))
         if not amiss:
             return
         changes.record(

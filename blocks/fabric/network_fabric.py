@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -190,7 +190,11 @@ class NetworkFabric:
 
     def protect(self, binding: PortBinding) -> None:
         """Apply the port's anti-spoofing and security groups in one transaction."""
-        self._firewall.protect(binding)
+        self._firewall.protect(lambda: [binding])
+
+    def protect_each(self, read: Callable[[], Iterable[PortBinding]]) -> None:
+        """Apply the rules of ports that are read when no other process can change any."""
+        self._firewall.protect(read)
 
     def unprotect(self, port: Port) -> None:
         """Remove the port's rules; the tables go with the last port."""

@@ -33,6 +33,7 @@ from tests.host.fabric_lab import (
     tcp_connects,
     udp,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.host
 
@@ -365,6 +366,34 @@ def test_processes_at_the_same_time_lose_no_port(lab: Lab, net: Net) -> None:
         assert not [text for text in firewall.prove(binding) if "chain" in text or "map" in text]
     listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
     assert not [binding for binding in gone if str(binding.port.tap) in listed.stdout]
+
+
+def _waits_for_a_lock(pid: int) -> bool:
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and str(pid) in line.split() for line in lines)
+
+
+def test_rules_are_read_when_no_other_process_can_change_any(lab: Lab, net: Net) -> None:
+    binding = lab.binding(net, 20, OPEN)
+    unprotect = "from pathlib import Path; from blocks.fabric import NetworkFabric; " + (
+        "from blocks.resources import Port; import sys; "
+        "NetworkFabric(Path(sys.argv[1]), sys.argv[2], 'lab').unprotect("
+        "Port.model_validate_json(sys.argv[3]))"
+    )
+    lab.fabric.protect(binding)
+    words = [str(lab.directory / "networks"), lab.site, binding.port.model_dump_json()]
+
+    def read() -> list[PortBinding]:
+        other = subprocess.Popen([sys.executable, "-c", unprotect, *words])
+        remover.append(other)
+        eventually(lambda: _waits_for_a_lock(other.pid), "process that waits for the lock")
+        return [binding]
+
+    remover: list[subprocess.Popen[bytes]] = []
+    lab.fabric.protect_each(read)
+    assert remover[0].wait(timeout=120) == 0
+    # Whoever removes last is right: nothing was applied after it from what was read before.
+    assert not [found for found in lab.fabric.inventory() if found.kind == "nft"]
 
 
 def test_protecting_twice_says_so_once_and_mends_what_was_broken(lab: Lab, net: Net) -> None:
