@@ -166,14 +166,13 @@ def page() -> Iterator[Page]:
 
 
 def test_figures_of_the_builds_are_told_and_drawn(
-    site_cloud: Cloud, page: Page, tmp_path: Path
+    keeper: Cloud, page: Page, tmp_path: Path
 ) -> None:
-    site_cloud.fifty("vm", "create", "timed", *LIKE_THIS)
-    site_cloud.fifty("vm", "delete", "timed")
-    figures = site_cloud.json("stats", "--last", "1")
-    assert figures["ended"] == {"complete": 1}
+    # `keeper` has gone by now, where these tests run one after the other: it counts all the same.
+    figures = keeper.json("stats")
+    assert figures["ended"]["complete"] == figures["completed"] >= 1
     assert [step["step"] for step in figures["steps"]] == list(range(1, 51))
-    assert all(step["builds"] == 1 and step["median_s"] >= 0 for step in figures["steps"])
+    assert {step["builds"] for step in figures["steps"]} == {figures["completed"]}
     assert figures["slowest"][0] in range(44, 50), "the boot is what takes longest"
     assert [clock["clock"] for clock in figures["clocks"]] == ["running_s", "booted_s", "login_s"]
 
@@ -183,9 +182,9 @@ def test_figures_of_the_builds_are_told_and_drawn(
     [drawn] = re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", artifact["data"])
     texts = [text.text for text in etree.fromstring(base64.b64decode(drawn)).iter()]
     assert [text for text in texts if text and re.match(r"\d\d [A-Z]", text)] == [
-        f"{step['number']:02d} {step['title']}" for step in site_cloud.json("steps")
+        f"{step['number']:02d} {step['title']}" for step in keeper.json("steps")
     ]
-    page.goto(f"{site_cloud.api_url.removesuffix('/api')}/artifacts/artifact/{artifact['id']}")
+    page.goto(f"{keeper.api_url.removesuffix('/api')}/artifacts/artifact/{artifact['id']}")
     chart = page.locator("img[alt^='Median and 95th percentile']")
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.naturalWidth") > 500
