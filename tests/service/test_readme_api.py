@@ -1,0 +1,50 @@
+"""README's chapter "API": its shell blocks are run as they stand, in one shell, in order.
+
+A line that begins with `#>` is one that the commands before it print; `...` stands for any
+lines. Ids may differ.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Cloud
+from tests.e2e.test_readme import README, assert_prints
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("served")]
+
+_CHAPTER = re.compile(r"^## API\n(.*?)(?=^## )", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b|\b192\.168\.\d+\.\d+\b")
+
+
+def blocks() -> list[str]:
+    chapter = _CHAPTER.search(README.read_text())
+    assert chapter is not None
+    return _BLOCK.findall(chapter[1])
+
+
+def test_the_chapter_is_true(cloud: Cloud) -> None:
+    told = "".join(blocks())
+    told = _ADDRESS.sub("ADDRESS", told)
+    script = "\n".join(line for line in told.splitlines() if not line.startswith("#>"))
+    expected = [line.removeprefix("#>") for line in told.splitlines() if line.startswith("#>")]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True,
+        text=True,
+        env={**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert_prints("README's API", expected, _ADDRESS.sub("ADDRESS", done.stdout).splitlines())
+    assert "shop" not in {vm["name"] for vm in cloud.json("vm", "list")}
