@@ -1,4 +1,4 @@
-"""The daemons that Fifty Steps needs: libvirt's two and a Prefect server.
+"""The daemons that Fifty Steps needs: libvirt's two, a Prefect server, and `fifty serve`.
 
 `python -m deployments.daemons start|stop|status` for the FIFTY_HOME of the settings.
 What runs is used, what does not is started, and only what was started here is stopped.
@@ -18,6 +18,8 @@ from pathlib import Path
 from blocks.errors import Conflict, FiftyError, InvalidRequest
 from blocks.settings import settings
 from deployments import libvirt_daemons, prefect_server
+from deployments.service import daemon as service_daemon
+from deployments.service import record
 
 #: What an env file holds without quotes, and without anything taken for a variable.
 _PLAIN = re.compile(r"[A-Za-z0-9.,:;/_+=@%&!?*~\[\]-]*")
@@ -44,11 +46,14 @@ def is_ours(home: Path) -> bool:
     return _lock_file(home).exists() or (home / "state.db").exists()
 
 
-def start(home: Path) -> prefect_server.Server:
-    """Start what is missing; the Prefect server's address and password go into `fifty.env`.
+def start(home: Path, *, as_units: bool = False) -> prefect_server.Server:
+    """Start libvirt and the Prefect server, whose address and password go into `fifty.env`.
+
+    The service is started by `start_service`: it needs a home that is initialized.
 
     Args:
         home: FIFTY_HOME; made if it is not there.
+        as_units: Whether systemd is to look after the Prefect server.
 
     Raises:
         HostFault: A daemon cannot be started.
@@ -56,9 +61,31 @@ def start(home: Path) -> prefect_server.Server:
     prepare_home(home)
     with _alone(home):
         libvirt_daemons.use(home)
-        server = prefect_server.start(home)
+        server = prefect_server.start(home, as_unit=as_units)
         write_environment(home, prefect_server.site_environment(home, server))
     return server
+
+
+def start_service(home: Path, *, as_units: bool = False) -> record.Serving:
+    """Start `fifty serve`, if it does not run, and wait until it takes runs.
+
+    Args:
+        home: FIFTY_HOME, initialized.
+        as_units: Whether systemd is to look after it.
+
+    Raises:
+        HostFault: It does not start.
+    """
+    with _alone(home):
+        return service_daemon.start(home, as_unit=as_units)
+
+
+def stop_service(home: Path) -> bool:
+    """Stop `fifty serve`; what it was building can be gone on with. Whether it ran."""
+    if not is_ours(home):
+        return False
+    with _alone(home):
+        return service_daemon.stop(home)
 
 
 def stop(home: Path) -> list[str]:
@@ -70,19 +97,22 @@ def stop(home: Path) -> list[str]:
     if not is_ours(home):
         return libvirt_daemons.leave(home)
     with _alone(home):
-        stopped = ["prefect server"] if prefect_server.stop(home) else []
+        stopped = ["fifty serve"] if service_daemon.stop(home) else []
+        stopped += ["prefect server"] if prefect_server.stop(home) else []
         return stopped + libvirt_daemons.leave(home)
 
 
 def status(home: Path) -> dict[str, str | bool | None]:
     """Whether the daemons answer, and where."""
     server = prefect_server.running(home)
+    serving = record.running(home)
     return {
         "libvirt": libvirt_daemons.answers(),
         "libvirt_started_by_us": bool(libvirt_daemons.ours()),
         "prefect": bool(server and prefect_server.answers(server.port)),
         "api_url": server.api_url if server else None,
         "ui_url": server.ui_url if server else None,
+        "serves": serving is not None and serving.ready is not None,
     }
 
 
@@ -135,6 +165,9 @@ def main() -> int:
         match parser.parse_args().action:
             case "start":
                 start(home)
+                # Before `fifty init` there is nothing to serve.
+                if (home / "state.db").exists():
+                    start_service(home)
             case "stop":
                 print("stopped:", ", ".join(stop(home)) or "nothing, nothing of ours ran")
                 return 0

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from blocks.changes import record
 from blocks.errors import HostFault
-from deployments import processes
+from deployments import processes, units
 from deployments.prefect_environment import server_environment, without_prefect
 
 USUAL_PORT = 4200
@@ -99,12 +99,13 @@ def answers(port: int) -> bool:
         connection.close()
 
 
-def start(home: Path, port: int | None = None) -> Server:
+def start(home: Path, port: int | None = None, *, as_unit: bool = False) -> Server:
     """Start this home's server, or use the one that runs, and wait until it answers.
 
     Args:
         home: FIFTY_HOME, which must exist.
         port: The port to use; none means the one it had before, or 4200, or a free one.
+        as_unit: Whether systemd is to look after it.
 
     Raises:
         HostFault: It ended, or did not answer in time; with the last lines of its log.
@@ -117,9 +118,21 @@ def start(home: Path, port: int | None = None) -> Server:
     for directory in (log.parent, home / "prefect"):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     chosen = port or _free_port(before.port if before else None)
+    process = _as_unit(home, chosen) if as_unit else _as_process(home, chosen, log)
+    if process and _wait_until_well(Server(process=process, port=chosen)):
+        return Server(process=process, port=chosen)
+    stop(home)
+    raise HostFault(
+        f"the Prefect server did not come up on 127.0.0.1:{chosen}",
+        hint=f"read `journalctl --unit {units.PREFECT}`" if as_unit else f"read {log}",
+        details=log.read_text(errors="replace").splitlines()[-10:] if log.exists() else (),
+    )
+
+
+def _as_process(home: Path, port: int, log: Path) -> processes.Process | None:
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "deployments.prefect_server", str(home), str(chosen)],
+            [sys.executable, "-m", "deployments.prefect_server", str(home), str(port)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -127,19 +140,24 @@ def start(home: Path, port: int | None = None) -> Server:
             cwd=Path(__file__).resolve().parent.parent,
         )
     process = processes.identify(child.pid)
-    if process and _wait_until_well(Server(process=process, port=chosen)):
-        child.returncode = 0  # it is to outlive us; without this, Popen warns about that
-        record(
-            f"Started a Prefect server on 127.0.0.1:{chosen}",
-            f"python -m deployments.prefect_server {home} {chosen}",
-        )
-        return Server(process=process, port=chosen)
-    stop(home)
-    raise HostFault(
-        f"the Prefect server did not come up on 127.0.0.1:{chosen}",
-        hint=f"read {log}",
-        details=log.read_text(errors="replace").splitlines()[-10:],
+    child.returncode = 0  # it is to outlive us; without this, Popen warns about that
+    record(
+        f"Started a Prefect server on 127.0.0.1:{port}",
+        f"python -m deployments.prefect_server {home} {port}",
     )
+    return process
+
+
+def _as_unit(home: Path, port: int) -> processes.Process | None:
+    """Have systemd start it; the process is the one that has then written itself down."""
+    units.start(units.PREFECT, home, port)
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        server = running(home)
+        if server and server.port == port:
+            return server.process
+        time.sleep(_LOOK_EVERY_S)
+    return None
 
 
 def stop(home: Path) -> bool:
@@ -149,6 +167,9 @@ def stop(home: Path) -> bool:
         Whether one was running.
     """
     server = running(home)
+    if units.remove(units.PREFECT, home):
+        _record(home).unlink(missing_ok=True)
+        return True
     stopped = server is not None and processes.stop(server.process)
     if server and stopped:
         record("Stopped the Prefect server", f"kill {server.process.pid}")

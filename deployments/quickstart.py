@@ -18,7 +18,7 @@ from rich.console import Console
 from blocks.changes import collecting
 from blocks.errors import Conflict, FiftyError
 from blocks.settings import settings
-from deployments import daemons, kvm_device
+from deployments import daemons, kvm_device, units
 from deployments.fifty_command import FiftyCommand
 from deployments.prefect_server import Server
 from deployments.takedown import take_down
@@ -89,6 +89,7 @@ def _say_what_next(home: Path, server: Server, fifty: FiftyCommand, began: float
         f"ssh -L {server.port}:127.0.0.1:{server.port} this-host)\n"
         f"  {'':{len(server.ui_url)}}  it asks for FIFTY_PREFECT_AUTH, which is in\n"
         f"  {'':{len(server.ui_url)}}  {home / 'fifty.env'}\n"
+        f"  {command} serve --status\n"
         f"  {command} vm steps {VM}\n"
         f"  {command} vm ssh {VM}\n"
         f"  {command} vm create second --image {IMAGE} --flavor tiny --network {NETWORK}\n"
@@ -111,7 +112,7 @@ def set_up(home: Path, fifty: FiftyCommand, *, uplink: bool = False) -> None:
     began = time.monotonic()
     _heading("Daemons: libvirt, and a Prefect server on 127.0.0.1")
     with collecting() as changes:
-        server = daemons.start(home)
+        server = daemons.start(home, as_units=units.systemd_runs())
     for change in changes:
         _console.print(change.what, markup=False)
     slow = kvm_device.advice()
@@ -134,6 +135,12 @@ def set_up(home: Path, fifty: FiftyCommand, *, uplink: bool = False) -> None:
 
     _heading(f"Logged in to {VM}; it says:")
     fifty.show("vm", "ssh", VM, "--", _WHO_ARE_YOU)
+    _heading("Service: schedules, API triggers, and the UI's Run button")
+    with collecting() as changes:
+        serving = daemons.start_service(home, as_units=units.systemd_runs())
+    for change in changes:
+        _console.print(change.what, markup=False)
+    _console.print(f"fifty serve runs as process {serving.process.pid}")
     _say_what_next(home, server, fifty, began)
 
 

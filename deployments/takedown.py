@@ -32,6 +32,11 @@ def take_down(home: Path, fifty: FiftyCommand, say: Callable[[str], None]) -> No
         NeedsAttention: Something could not be removed; the state is kept, so that the
             same can be tried again.
     """
+    # First: its schedules go on making and finishing things.
+    with collecting() as changes:
+        daemons.stop_service(home)
+    for change in changes:
+        say(change.what)
     left: list[str] = []
     if (home / "state.db").exists():
         left = _remove_resources(home, fifty, say)

@@ -65,7 +65,7 @@ def check_parameters(flow: Flow[..., Any], given: Mapping[str, Any]) -> None:
     if wrong:
         raise InvalidRequest(
             f"the parameters of the run do not fit the flow {flow.name}",
-            hint=f"it takes {{{', '.join(repr(name) for name in taken)}: ...}}",
+            hint=f"it takes {' and '.join(repr(name) for name in taken) or 'none'}",
             details=wrong,
         )
 

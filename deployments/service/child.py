@@ -27,6 +27,9 @@ from blocks.settings import settings
 from deployments.service.admission import check_parameters, find_flow, refuse
 from tasks.cancelling import cancel_requested
 
+#: Seconds that a child has to send its last logs and events, before SIGALRM ends it.
+_LAST_WORDS_S = 20
+
 
 class Told(BaseException):
     """SIGTERM, at a time when Prefect's engine has no use for it any more."""
@@ -57,7 +60,9 @@ def carry_out(order: Mapping[str, Any]) -> int:
     except Told:
         pass  # the engine has set the run's state, and then given the signal on
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left is to send the last logs
+        # What is left is to send the last logs; without a server that could take for ever.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.alarm(_LAST_WORDS_S)
     return 0
 
 

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from tests import sessions
-from tests.bench import boot, engine, listing
+from tests.bench import boot, engine, listing, service
 from tests.bench.figures import Figure, say, table
 from tests.bench.site import site
 
 MISSED = 3
-NAMES = ("list", "engine", "micro")
+NAMES = ("list", "engine", "micro", "service")
 
 
 def main() -> int:
@@ -47,12 +47,14 @@ def _measure(directory: Path, port: int, names: list[str], runs: int) -> list[Fi
     figures: list[Figure] = []
     if "list" in names:
         figures += listing.measure(directory, runs)
-    if {"engine", "micro"} & set(names):
+    if {"engine", "micro", "service"} & set(names):
         with site(directory, port) as cloud:
             if "engine" in names:
                 figures += engine.measure(cloud, runs)
             if "micro" in names:
                 figures += boot.measure(cloud, runs)
+            if "service" in names:
+                figures += service.measure(cloud, directory)
     return figures
 
 

@@ -36,6 +36,12 @@ def ask(method: str, path: str, **arguments: Any) -> Any:  # noqa: ANN401 - any 
     return found.json()
 
 
+def children(pid: int) -> list[int]:
+    """The pids of a process's children, zombies too."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
 class Served:
     """`fifty serve` on the site of the tests, and Prefect's API as a plain client uses it.
 
@@ -54,6 +60,12 @@ class Served:
         """The service's process."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def forkserver(self) -> int:
+        """The process that its runs are forked from."""
+        [pid] = children(self.pid)
+        return pid
 
     def start(self, **variables: str) -> None:
         """Start it, and wait until it takes runs."""

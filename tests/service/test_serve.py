@@ -11,7 +11,7 @@ import pytest
 from deployments import processes
 from tests.cloud import Cloud
 from tests.inventory import differences
-from tests.service.served import Served, ask
+from tests.service.served import Served, ask, children
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -40,20 +40,6 @@ def step_is(served: Served, flow_run_id: str, number: int) -> Callable[[], bool]
     return look
 
 
-def children(pid: int) -> list[str]:
-    """The states of a process's children, as proc(5) has them."""
-    found = []
-    for stat in [f"/proc/{one}/stat" for one in os.listdir("/proc") if one.isdigit()]:  # noqa: PTH208
-        try:
-            with open(stat) as file:  # noqa: PTH123
-                state, parent, *_rest = file.read().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(parent) == pid:
-            found.append(state)
-    return found
-
-
 @pytest.mark.usefixtures("cloud")
 def test_a_posted_request_becomes_active_and_stays_when_the_run_has_ended(served: Served) -> None:
     run = served.create("posted")
@@ -64,25 +50,7 @@ def test_a_posted_request_becomes_active_and_stays_when_the_run_has_ended(served
     deleted = served.post("delete-vm", {"name": "posted"})
     assert served.end_of(deleted)["name"] == "Completed"
     # Each run had a process of its own, and none of them is left, not even as a zombie.
-    eventually(lambda: "Z" not in children(forkserver(served)), "reaping")
-
-
-def forkserver(served: Served) -> int:
-    """The pid of the process that runs are forked from."""
-    [found] = [
-        int(one)
-        for one in os.listdir("/proc")  # noqa: PTH208
-        if one.isdigit()
-        and "deployments.service.forkserver" in processes.command_line(int(one))
-        and parent_of(int(one)) == served.pid
-    ]
-    return found
-
-
-def parent_of(pid: int) -> int:
-    """A process's parent."""
-    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-        return int(file.read().rpartition(")")[2].split()[1])
+    eventually(lambda: not children(served.forkserver), "end of all the runs' processes")
 
 
 def test_a_second_one_is_refused_and_names_the_first(served: Served) -> None:
@@ -141,7 +109,7 @@ def test_a_run_that_waits_for_its_turn_is_cancelled_at_once(served: Served) -> N
     eventually(lambda: served.cloud.json("serve", "--status")["queued"] == 1, "queued run")
     served.cancel(waiting)
     assert served.end_of(waiting)["name"] == "Cancelled"
-    assert served.run(waiting)["start_time"] is None
+    assert not {"Pending", "Running"} & {one["name"] for one in served.states(waiting)}
     for run in busy:
         served.cancel(run)
     for run in busy:

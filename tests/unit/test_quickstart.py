@@ -7,16 +7,19 @@ real one would refuse; tests/e2e runs quickstart with the real one.
 from __future__ import annotations
 
 import json
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blocks.errors import Conflict, NeedsAttention
-from deployments import daemons, libvirt_daemons, processes, quickstart, takedown
+from deployments import daemons, libvirt_daemons, processes, quickstart, takedown, units
 from deployments.fifty_command import CommandFailed, FiftyCommand
 from deployments.prefect_server import Server
+from deployments.service import record
 
 _RECORDER = """#!{python}
 import json, os, pathlib, sys
@@ -84,11 +87,20 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    def no_daemons(home: Path) -> Server:
+    def no_daemons(home: Path, *, as_units: bool = False) -> Server:
+        assert not as_units or units.systemd_runs()
         return Server(process=processes.Process(pid=1, start=0, boot=""), port=4200)
+
+    def no_service(home: Path, *, as_units: bool) -> record.Serving:
+        assert as_units == units.systemd_runs()
+        me = processes.identify(os.getpid())
+        assert me is not None
+        return record.Serving(process=me, since=datetime.now(UTC))
 
     monkeypatch.setattr(daemons, "start", no_daemons)
     monkeypatch.setattr(daemons, "stop", lambda home: [])
+    monkeypatch.setattr(daemons, "start_service", no_service)
+    monkeypatch.setattr(daemons, "stop_service", lambda home: False)
     home = tmp_path / "home"
     daemons.prepare_home(home)
     return World(home)
