@@ -45,7 +45,12 @@ def test_up_killed_and_gone_on_with_up_again_and_down(home: Path) -> None:
         assert address is not None
         assert f"{address.ui_url}  the Prefect UI" in said
         assert f"FIFTY_HOME={home} ./deployments/quickstart --down" in said
+        service = machine.fifty("serve", "--status")
+        assert isinstance(service, dict)
+        assert service["worker"]["ready"] is True
+        assert "/fifty serve --status" in said
         up = machine.inventory()
+        assert any(line.endswith("/fifty serve") for line in up)
         assert {line.split()[0] for line in up} > {"link", "namespace", "table", "process"}
         assert any("virtlogd" in line for line in up)
 
