@@ -206,6 +206,10 @@ def error_dict(error: BaseException) -> dict[str, Any]:
     """An error as the journal keeps it: `FiftyError.as_dict`, and the like for others."""
     if isinstance(error, FiftyError):
         return error.as_dict()
+    if not isinstance(error, Exception):
+        # Prefect's TerminationSignal, or KeyboardInterrupt: nobody's mistake.
+        message = "by a cancel, by Ctrl-C or by SIGTERM"
+        return {"error": "Stopped", "message": message, "hint": "", "details": []}
     return {
         "error": type(error).__name__,
         "message": str(error) or type(error).__name__,
