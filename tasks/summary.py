@@ -32,6 +32,13 @@ _STANDING = {
     "refused": "refused, nothing was changed",
     "needs_attention": "needs attention",
 }
+#: What can be done next about a VM, by who looks at the run.
+_NEXT = {
+    "kept": "Retry of this run, or a run of `resume-vm`, goes on at the step that failed; "
+    "`rollback-vm` undoes everything.",
+    "undone": "Retry of this run builds it anew; `delete-vm` removes its record.",
+    "needs_attention": "A run of `rollback-vm` tries the failed undos again.",
+}
 #: The UI does not wrap a table's cells: a longer text pushes its column out of sight.
 _CELL_LENGTH = 30
 
@@ -122,7 +129,7 @@ def publish_summary(catalogue: Catalogue, store: StateStore, build: Build) -> No
     create_markdown_artifact(
         key=re.sub("[^a-z0-9]+", "-", f"{catalogue.name}-{build.name}-summary".lower()),
         markdown=render(catalogue, store, build),
-        description=f"{build.name}: {build.state}",
+        description=f"{build.name}: {_STANDING.get(build.state, build.state)}",
     )
 
 
@@ -132,6 +139,7 @@ def render(catalogue: Catalogue, store: StateStore, build: Build) -> str:
     standing = _STANDING.get(build.state, build.state)
     parts = [f"# {cell(build.name)}: {cell(standing)}", "", *_fault(catalogue, build)]
     if catalogue.name == "vm":
+        parts += [_NEXT[build.state], ""] if build.state in _NEXT else []
         parts += _clocks(store, build)
     parts += [
         f"Generation {build.generation}, request {cell(build.request_id)}, id {build.id}.",
