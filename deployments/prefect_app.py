@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from prefect.logging.configuration import setup_logging
 from prefect.server.api.server import create_app
 from prefect.server.database.dependencies import set_database_config
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings
@@ -42,6 +43,7 @@ def serve(host: str, port: int) -> None:
         host: The address to listen on.
         port: The port.
     """
+    setup_logging()
     settings = get_current_settings().server
     database = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if database.startswith("sqlite"):

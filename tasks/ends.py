@@ -62,12 +62,17 @@ def message_of(fault: Mapping[str, Any]) -> str:
 
 
 def failed(kind: Kind, subject: Buildable, runner: Runner, error: BaseException) -> State[Any]:
-    """Keep the build as it is, or undo it, as its policy says."""
+    """Keep the build as it is, or undo it, as its policy says.
+
+    There is nothing to look at inside of what the API's steps refused, and what was
+    cancelled is not wanted: these are undone whatever the policy is.
+    """
     store = subject.store
     fault = {**error_dict(error), "step": _failed_step(subject)}
     get_run_logger().error("%s", message_of(fault))
-    build = store.builds.get(subject.build_id)
-    if build.policy == "keep" and not isinstance(error, NeedsAttention):
+    step = kind.catalogue.steps.get(fault["step"] or 0)
+    kept = store.builds.get(subject.build_id).policy == "keep" and step and step.stage != "A"
+    if kept and isinstance(error, Exception) and not isinstance(error, NeedsAttention):
         return _end(kind, subject, "kept", fault, "Kept")
     return undo(kind, subject, runner, fault, undone="undone")
 

@@ -256,7 +256,7 @@ def _delete(kind: Kind, world: World, build: Build) -> State[Any]:
     """Delete what a build made, under its lease."""
     subject = kind.subject(world, build)
     stop_run(world.store, build)
-    with lease(subject, "delete") as token:
+    with lease(subject, "delete") as token, Progress(kind.catalogue, world.store, build.id):
         subject.lease_token = token
         subject.settle("deleting", None)
         return undo(kind, subject, Runner(kind.catalogue, subject), None, undone="deleted")

@@ -131,7 +131,11 @@ class Builds:
         wanted = own & ((BuildRow.name == name) | (BuildRow.id == name))
         if foreign:
             wanted |= BuildRow.id == name
-        over = case((BuildRow.state == "refused", 2), (BuildRow.state == "deleted", 1), else_=0)
+        # Beside a living one, a build of the same name is one that will be refused.
+        lives = BuildRow.state.in_(("complete", "kept", "needs_attention", "deleting"))
+        over = case(
+            (lives, 0), (BuildRow.state == "deleted", 2), (BuildRow.state == "refused", 3), else_=1
+        )
         with self._database.read() as session:
             row = session.scalar(
                 select(BuildRow)
