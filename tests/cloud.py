@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,12 @@ class Cloud:
     def json(self, *words: str, fault: str = "", code: int | None = 0) -> Any:  # noqa: ANN401
         """Run `fifty ... --json` and give back the document."""
         return json.loads(self.fifty(*words, "--json", fault=fault, code=code))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete VMs by name or id, in one process."""
+        words = sorted(names)
+        if words:
+            self.fifty("vm", "delete", *words)
 
     def ssh(self, name: str, command: str) -> str:
         """Run a command in a guest, over SSH; what `fifty vm ssh` does, without its start."""

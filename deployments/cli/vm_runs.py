@@ -1,28 +1,21 @@
-"""`fifty vm create`, `delete`, `resume` and `rollback`: flows, drawn while they run."""
+"""`fifty vm delete`, `resume` and `rollback`; a VM's flow, drawn while it runs."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from cyclopts import Parameter
-
-from blocks.errors import NotFound
+from blocks.errors import FiftyError, InvalidRequest, NotFound
 from blocks.state import Build, StateStore
-from deployments import defaults
 from deployments.cli import documents, output
 from deployments.cli.context import (
     Credentials,
-    Flag,
     Json,
-    Several,
     credentials_name,
     require_root,
 )
 from deployments.cli.detaching import Detach, send
 from deployments.cli.drawing import Drawing, view_for
-from deployments.cli.files import Findings
 from deployments.cli.flow_runs import TERMINATED, Done, Terminated, run_flow
 from deployments.cli.output import Refusal
 from deployments.cli.scope import open_scope
@@ -30,110 +23,6 @@ from deployments.cli.vm_failure import failure
 from deployments.cli.vm_views import CLOCKS
 
 _INTERRUPTED = 130
-
-
-def create(
-    name: str,
-    /,
-    *,
-    image: str,
-    network: Annotated[list[str], Parameter(negative="")],
-    flavor: str = "tiny",
-    key: str = defaults.KEY_PAIR,
-    user_data: str | None = None,
-    user_data_secret: str | None = None,
-    inject: Several = None,
-    volume: Several = None,
-    security_group: Several = None,
-    fixed_ip: str | None = None,
-    floating: Flag = False,
-    zone: str | None = None,
-    host: str | None = None,
-    on_failure: Literal["rollback", "keep"] = "rollback",
-    on_interrupt: Literal["resume", "rollback"] = "resume",
-    request_id: str | None = None,
-    detach: Detach = False,
-    credentials: Credentials = None,
-    json: Json = False,
-) -> None:
-    """Create a VM, and draw its fifty steps.
-
-    Args:
-        name: The VM's name, which is the guest's host name too.
-        image: What its disk begins as.
-        network: A network to put it into; can be given several times.
-        flavor: Its size.
-        key: Who may log in: a key pair's name, or a file with an OpenSSH key.
-        user_data: A file for cloud-init.
-        user_data_secret: Instead: the name of a Prefect Secret block that holds it.
-        inject: SRC:DST, a file to put into its disk; can be given several times.
-        volume: A data volume of so many GiB; can be given several times.
-        security_group: What may reach it (default: default); can be given several times.
-        fixed_ip: Its address on the first network.
-        floating: Also a floating IP.
-        zone: Only on hosts of this zone.
-        host: On this host; admins only.
-        on_failure: Undo everything, or keep it for looking inside.
-        on_interrupt: What `fifty reconcile` does with it where its process was killed.
-        request_id: The same id again is the same VM, however often it is sent.
-    """
-    request = _request(
-        {
-            "name": name,
-            "image": image,
-            "flavor": flavor,
-            "networks": network,
-            "security_groups": security_group,
-            "fixed_ip": fixed_ip,
-            "floating": floating or None,
-            "user_data_secret": user_data_secret,
-            "zone": zone,
-            "host": host,
-            "on_failure": on_failure,
-            "on_interrupt": on_interrupt,
-            "request_id": request_id if request_id is not None else str(uuid.uuid4()),
-            "credentials": credentials_name(credentials),
-        },
-        key=key,
-        user_data=user_data,
-        inject=inject or [],
-        volume=volume or [],
-    )
-    if detach:
-        send("create-vm", request, json=json, look=f"fifty vm steps {name}")
-        return
-    require_root("creating a VM")
-    store = open_scope(credentials).store
-
-    def find() -> Build | None:
-        return store.builds.of_request("vm", request["credentials"], request["request_id"])
-
-    done = _run("create_vm", request, store, find, f"Creating {name}", as_json=json)
-    _end(done, store, find(), request, json=json)
-
-
-def _request(
-    form: Mapping[str, Any],
-    *,
-    key: str,
-    user_data: str | None,
-    inject: list[str],
-    volume: list[str],
-) -> dict[str, Any]:
-    """The request as the flow takes it; only the files are looked at here.
-
-    Raises:
-        InvalidRequest: Files cannot be read, or words have the wrong form; all of them.
-    """
-    findings = Findings()
-    files = {
-        "key": findings.key(key),
-        "user_data": findings.user_data(user_data) if user_data is not None else None,
-        "inject": [findings.injected(pair) for pair in inject] or None,
-        "volumes": [findings.whole("--volume", size) for size in volume] or None,
-    }
-    findings.refuse()
-    return {field: value for field, value in {**form, **files}.items() if value is not None}
 
 
 def resume(
@@ -171,36 +60,68 @@ def rollback(
 def delete(
     name: str,
     /,
-    *,
+    *names: str,
     detach: Detach = False,
     credentials: Credentials = None,
     json: Json = False,
-) -> None:
-    """Delete a VM: every step that made it is undone.
+) -> int:
+    """Delete VMs: every step that made them is undone.
+
+    One that cannot be deleted does not keep the others from it; the exit code is 1 then.
 
     Args:
         name: The VM's name or id.
+        names: More of them.
     """
-    _again("delete_vm", f"Deleting {name}", name, credentials, detach=detach, json=json)
+    if not names:
+        _again("delete_vm", f"Deleting {name}", name, credentials, detach=detach, json=json)
+        return 0
+    if detach:
+        raise InvalidRequest("--detach takes one VM", hint="leave it out, or delete one by one")
+    told: list[Mapping[str, Any]] = []
+    for each in dict.fromkeys((name, *names)):
+        try:
+            told.append(_on("delete_vm", f"Deleting {each}", each, credentials, as_json=json))
+        except (FiftyError, Refusal) as error:
+            document = error.document if isinstance(error, Refusal) else error.as_dict()
+            told.append({"name": each, **document})
+            if not json:
+                output.refuse(document, as_json=False)
+        else:
+            if not json:
+                tell(told[-1], json=False)
+    if json:
+        output.document(told)
+    return int(any("error" in document for document in told))
 
 
 def _again(
     flow: str, title: str, name: str, credentials: str | None, *, detach: bool, json: bool
 ) -> None:
-    """Run a flow on a VM that is there."""
-    request = {"name": name, "credentials": credentials_name(credentials)}
+    """Run a flow on a VM that is there, and tell how it ended."""
     if detach:
+        request = {"name": name, "credentials": credentials_name(credentials)}
         send(flow.replace("_", "-"), request, json=json, look=f"fifty vm steps {name}")
         return
+    tell(_on(flow, title, name, credentials, as_json=json), json=json)
+
+
+def _on(
+    flow: str, title: str, name: str, credentials: str | None, *, as_json: bool
+) -> Mapping[str, Any]:
+    """Run a flow on a VM that is there; how it ended."""
     require_root(f"`fifty vm {flow.removesuffix('_vm')}`")
+    request = {"name": name, "credentials": credentials_name(credentials)}
     scope = open_scope(credentials)
     store, build_id = scope.store, scope.build(name).id
     # By id: a later build of the same name is another one's.
-    done = _run(flow, request, store, lambda: store.builds.get(build_id), title, as_json=json)
-    _end(done, store, store.builds.get(build_id), request, json=json)
+    done = run_vm_flow(
+        flow, request, store, lambda: store.builds.get(build_id), title, as_json=as_json
+    )
+    return ended(done, store, store.builds.get(build_id))
 
 
-def _run(
+def run_vm_flow(
     flow: str,
     request: dict[str, Any],
     store: StateStore,
@@ -230,10 +151,8 @@ def _run(
         raise Refusal(failure(document, store, build, None), code) from None
 
 
-def _end(
-    done: Done, store: StateStore, build: Build | None, request: Mapping[str, Any], *, json: bool
-) -> None:
-    """Tell how it ended.
+def ended(done: Done, store: StateStore, build: Build | None) -> Mapping[str, Any]:
+    """How it ended.
 
     Raises:
         Refusal: Not well.
@@ -247,15 +166,18 @@ def _end(
         found = documents.vm_in_full(store, store.instances.get(build.id))
     except NotFound:
         found = {"id": build.id, "name": build.name, "status": None}
-    found = {**found, "build_state": build.state, "run_url": done.url}
+    return {**found, "build_state": build.state, "run_url": done.url}
+
+
+def tell(found: Mapping[str, Any], *, json: bool) -> None:
     if json:
         output.document(found)
     elif found["status"] == "ACTIVE":
         _tell_active(found)
     else:
-        output.say(f"{output.plain(build.name)} is {build.state}.")
-        if done.url:
-            output.say(f"run  {output.plain(done.url)}")
+        output.say(f"{output.plain(found['name'])} is {found['build_state']}.")
+        if found["run_url"]:
+            output.say(f"run  {output.plain(found['run_url'])}")
 
 
 def _tell_active(found: Mapping[str, Any]) -> None:
