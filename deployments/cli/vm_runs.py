@@ -170,6 +170,7 @@ def ended(done: Done, store: StateStore, build: Build | None) -> Mapping[str, An
 
 
 def tell(found: Mapping[str, Any], *, json: bool) -> None:
+    """Tell how a VM's flow ended."""
     if json:
         output.document(found)
     elif found["status"] == "ACTIVE":

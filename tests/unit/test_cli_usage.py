@@ -61,7 +61,7 @@ WRONG_USAGE = [
     "vm ssh a -l root",
     "vm console",
     "vm delete",
-    "vm delete a b",
+    "vm rollback a b",
     "vm resume",
     "vm rollback",
     "network create n",
