@@ -1,4 +1,4 @@
-"""README's chapter "API": its shell blocks are run as they stand, in one shell, in order.
+"""README's chapters "Operate" and "API": their shell blocks are run as they stand, in one shell, in order.
 
 A line that begins with `#>` is one that the commands before it print; `...` stands for any
 lines. Ids may differ.
@@ -19,19 +19,19 @@ from tests.e2e.test_readme import README, assert_prints
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("served")]
 
-_CHAPTER = re.compile(r"^## API\n(.*?)(?=^## )", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ADDRESS = re.compile(r"\b10\.\d+\.\d+\.\d+\b|\b192\.168\.\d+\.\d+\b")
 
 
-def blocks() -> list[str]:
-    chapter = _CHAPTER.search(README.read_text())
-    assert chapter is not None
-    return _BLOCK.findall(chapter[1])
+def blocks(chapter: str) -> list[str]:
+    found = re.search(rf"^## {chapter}\n(.*?)(?=^## )", README.read_text(), re.M | re.S)
+    assert found is not None
+    return _BLOCK.findall(found[1])
 
 
-def test_the_chapter_is_true(cloud: Cloud) -> None:
-    told = "".join(blocks())
+@pytest.mark.parametrize("chapter", ["Operate", "API"])
+def test_a_chapter_is_true(cloud: Cloud, chapter: str) -> None:
+    told = "".join(blocks(chapter))
     told = _ADDRESS.sub("ADDRESS", told)
     script = "\n".join(line for line in told.splitlines() if not line.startswith("#>"))
     expected = [line.removeprefix("#>") for line in told.splitlines() if line.startswith("#>")]
@@ -46,5 +46,5 @@ def test_the_chapter_is_true(cloud: Cloud) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert_prints("README's API", expected, _ADDRESS.sub("ADDRESS", done.stdout).splitlines())
-    assert "shop" not in {vm["name"] for vm in cloud.json("vm", "list")}
+    assert_prints(chapter, expected, _ADDRESS.sub("ADDRESS", done.stdout).splitlines())
+    assert not {"shop", "one"} & {vm["name"] for vm in cloud.json("vm", "list")}
