@@ -1,4 +1,4 @@
-"""README's chapters "Operate" and "API": their shell blocks are run as they stand, in one shell, in order.
+"""README's chapters "Operate" and "API": their shell blocks are run as they stand, in order.
 
 A line that begins with `#>` is one that the commands before it print; `...` stands for any
 lines. Ids may differ.
