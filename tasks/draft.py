@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from blocks.resources import VmRequest
+from blocks.resources.base import PATTERNS
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -85,6 +86,9 @@ def describe(finding: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     """One of pydantic's findings as a line: field, what is wrong, and what was given."""
     where = ".".join(str(part) for part in finding["loc"])
     message = str(finding["msg"]).removeprefix("Value error, ")
+    words = PATTERNS.get(finding.get("ctx", {}).get("pattern", ""))
+    if words:
+        message = f"must be {words}"
     given = finding.get("input")
     if where.partition(".")[0] in _NEVER_SHOWN:
         return f"{where}: {message}"

@@ -172,7 +172,7 @@ def _clocks(store: StateStore, build: Build) -> list[str]:
     except NotFound:
         return []
     shown = [
-        (f"to {words}", f"{value:.1f} s")
+        (words, f"{value:.1f} s")
         for words, value in (
             ("running", clocks.running_s),
             ("booted", clocks.booted_s),
@@ -184,9 +184,9 @@ def _clocks(store: StateStore, build: Build) -> list[str]:
         return []
     names, values = zip(*shown, strict=True)
     return [
-        f"| from acceptance | {' | '.join(names)} |",
+        f"| from acceptance to | {' | '.join(names)} |",
         "|---|" + "--:|" * len(names),
-        f"| | {' | '.join(values)} |",
+        f"| time | {' | '.join(values)} |",
         "",
     ]
 
