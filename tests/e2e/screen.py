@@ -28,7 +28,6 @@ _OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-_LABEL = re.compile(r"(?:undo )?\d\d · .+")
 _PAGE = """<body style="margin:0;background:{background}"><pre id="screen" style="display:
 inline-block;margin:0;padding:14px 18px;color:{foreground};font:15px/1.25 'DejaVu Sans Mono',
 monospace">{code}</pre></body>"""
@@ -57,11 +56,6 @@ def browser(*, logged_in: bool = True) -> Iterator[Page]:
 def _stored(auth: str) -> str:
     """A password as the UI keeps it in the browser, as JavaScript."""
     return json.dumps(base64.b64encode(auth.encode()).decode())
-
-
-def labels(page: Page) -> list[str]:
-    """The names of task runs that the page shows."""
-    return [line for line in page.inner_text("body").splitlines() if _LABEL.fullmatch(line)]
 
 
 class Terminal:

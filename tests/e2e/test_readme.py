@@ -28,7 +28,8 @@ RUN_ELSEWHERE = {
     "sudo ./deployments/quickstart --down": "tests/e2e/test_quickstart.py",
     "./tests/run": "tests/run",
     "./tests/run --quick": "tests/run",
-    "PICTURES=deployments/pictures ./tests/run tests/e2e/test_ui.py": "tests/e2e/test_ui.py",
+    "PICTURES=deployments/pictures ./tests/run tests/e2e/test_terminal.py"
+    " tests/service/test_ui.py": "tests/service/test_ui.py",
 }
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARKED = re.compile(r"(<!-- steps: .*?-->\n)(.*?)(<!-- end of steps -->)", re.DOTALL)
