@@ -49,7 +49,8 @@ def _site_cloud(
     cloud.fifty("network", "delete", "public")
     for image in cloud.json("image", "list", "--all-tenants"):
         cloud.fifty("image", "delete", image["id"])
-    assert differences(before, cloud.inventory()) == []
+    left = differences(before, cloud.inventory())
+    assert left == [], left
 
 
 @pytest.fixture
