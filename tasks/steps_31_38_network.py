@@ -186,13 +186,11 @@ def prove_ports(subject: VmBuild, fabric: NetworkFabric, store: StateStore) -> s
 
     OpenStack has no such step: there, a port that is not wired is found by the guest.
     """
-    # A member that joined the group since step 37 is not a difference: it is let in first.
-    fabric.protect_each(lambda: subject.bindings)
-    wrong = [
-        f"{binding.port.tap}: {difference}"
-        for binding in subject.bindings
-        for difference in fabric.prove(binding, store.routers.of_network(binding.network.id))
-    ]
+    wrong = fabric.prove_each(
+        lambda: [
+            (binding, store.routers.of_network(binding.network.id)) for binding in subject.bindings
+        ]
+    )
     if wrong:
         raise HostFault("the network is not what it should be", details=wrong)
     return "as recorded"

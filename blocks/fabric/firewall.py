@@ -8,7 +8,8 @@ that work on different ports, and two sites on one host, do not disturb each oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from blocks import changes, commands, marks
 from blocks.errors import InvalidRequest
@@ -29,26 +30,23 @@ class Firewall:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def protect(self, read: Callable[[], Iterable[PortBinding]]) -> None:
-        """Apply ports' anti-spoofing and security groups, each port's in one transaction.
+    @contextmanager
+    def held(self) -> Iterator[Callable[[PortBinding], None]]:
+        """Keep every other process from changing any rule.
 
-        What no rule lets in or out is dropped; replies to what was let pass are not;
-        the port's DHCP always works. Connections that were open under rules which are
-        no longer there are cut.
+        What is applied is to be read in here: rules that were read before could be older
+        than those that another process has applied meanwhile, or be those of a port whose
+        rules it has removed.
 
-        Args:
-            read: Gives the ports, their networks, their rules with the remotes resolved. It
-                is called under the firewall's lock: rules that were read before it could
-                be older than those that another process has applied meanwhile, or be those
-                of a port whose rules it has removed.
-
-        Raises:
-            InvalidRequest: A port has no tap's name or no MAC address yet.
-            HostFault: nftables refused the rules; nothing of that port was changed.
+        Yields:
+            Applies a port's anti-spoofing and security groups, all in one transaction. What
+            no rule lets in or out is dropped; replies to what was let pass are not; the
+            port's DHCP always works. Connections that were open under rules which are no
+            longer there are cut. InvalidRequest: the port has no tap's name or no MAC
+            address yet; HostFault: nftables refused the rules, and nothing was changed.
         """
         with self._site.locked(_LOCK):
-            for binding in read():
-                self._protect(binding)
+            yield self._protect
 
     def _protect(self, binding: PortBinding) -> None:
         port = binding.port

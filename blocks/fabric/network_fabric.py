@@ -190,11 +190,13 @@ class NetworkFabric:
 
     def protect(self, binding: PortBinding) -> None:
         """Apply the port's anti-spoofing and security groups in one transaction."""
-        self._firewall.protect(lambda: [binding])
+        self.protect_each(lambda: [binding])
 
     def protect_each(self, read: Callable[[], Iterable[PortBinding]]) -> None:
         """Apply the rules of ports that are read when no other process can change any."""
-        self._firewall.protect(read)
+        with self._firewall.held() as protect:
+            for binding in read():
+                protect(binding)
 
     def unprotect(self, port: Port) -> None:
         """Remove the port's rules; the tables go with the last port."""
@@ -208,6 +210,21 @@ class NetworkFabric:
         """
         parts = (self._segments, self._dhcp, self._routing, self._metadata)
         return Proof(*parts, self._ports, self._firewall).differences(binding, router)
+
+    def prove_each(
+        self, read: Callable[[], Iterable[tuple[PortBinding, Router | None]]]
+    ) -> list[str]:
+        """Prove ports, each with its network's router, when no process can change any rules.
+
+        A member that has joined one of their groups meanwhile is not a difference: it is
+        let in first.
+        """
+        wrong = []
+        with self._firewall.held() as protect:
+            for binding, router in read():
+                protect(binding)
+                wrong += [f"{binding.port.tap}: {text}" for text in self.prove(binding, router)]
+        return wrong
 
     def neighbour_answers(self, port: Port, network: Network, timeout_s: float = 1.0) -> bool:
         """Whether the guest answers ARP for its address with its own MAC address.
