@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -31,6 +32,11 @@ def serve(settings: Settings, serving: record.Serving, tell: Callable[[str], Non
         tell(f"registered {line}")
     for name in _LOGGERS:
         logging.getLogger(name).addHandler(_Lines(tell))
+    # The command line leaves the collector off, for commands that last a second. What is here
+    # by now stays for good, and need not be looked through each time.
+    gc.collect()
+    gc.freeze()
+    gc.enable()
     asyncio.run(_serve(settings, serving, tell))
     tell("stopped")
 
