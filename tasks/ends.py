@@ -54,8 +54,9 @@ class Kind:
 
 
 def message_of(fault: Mapping[str, Any]) -> str:
-    """A fault as the message of a run's state."""
-    lines = [f"{fault['error']}: {fault['message']}", *fault.get("details", [])]
+    """A fault as the message of a run's state; the UI shows its lines as one."""
+    lines = [f"{fault['error']}: {fault['message']}"]
+    lines += [f"- {detail}" for detail in fault.get("details", [])]
     if fault.get("hint"):
         lines.append(f"hint: {fault['hint']}")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from deployments.cli.output import Refusal
 
 TERMINATED = 143
 _HINT = "hint: "
+_DETAIL = "- "
 
 
 class Terminated(BaseException):
@@ -100,7 +101,7 @@ def _error(state: Any) -> dict[str, Any]:  # noqa: ANN401 - prefect's State, imp
         "error": kind,
         "message": message,
         "hint": hints[-1] if hints else "the flow run's log in the Prefect UI tells more",
-        "details": [line for line in lines[1:] if not line.startswith(_HINT)],
+        "details": [line.removeprefix(_DETAIL) for line in lines[1:] if not line.startswith(_HINT)],
     }
 
 
