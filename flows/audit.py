@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from tasks.audit_report import report_audit
 
 
-@flow(name="audit", validate_parameters=False)
+@flow(name="audit", flow_run_name="audit", validate_parameters=False)
 def audit() -> State[Any]:
     """Tell what of ours is astray on this host; nothing is changed."""
     return report_audit()

@@ -13,7 +13,7 @@ from tasks.cache_cleaning import clean
 _AS_USUAL = CleanRequest()
 
 
-@flow(name="clean-cache", validate_parameters=False)
+@flow(name="clean-cache", flow_run_name="clean-cache", validate_parameters=False)
 def clean_cache(request: CleanRequest = _AS_USUAL) -> State[Any]:
     """Remove bases and replaced images that no VM needs, old checkpoints, and old runs."""
     return clean(request)

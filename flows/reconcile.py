@@ -14,7 +14,7 @@ from tasks.reconcile import reconcile_all
 _AS_USUAL = ReconcileRequest()
 
 
-@flow(name="reconcile", validate_parameters=False)
+@flow(name="reconcile", flow_run_name="reconcile", validate_parameters=False)
 def reconcile(request: ReconcileRequest = _AS_USUAL) -> State[Any]:
     """Bring every build that stopped to one of its ends.
 

@@ -14,7 +14,7 @@ from tasks.image_refresh import refresh
 _AS_USUAL = RefreshRequest()
 
 
-@flow(name="refresh-images", validate_parameters=False)
+@flow(name="refresh-images", flow_run_name="refresh-images", validate_parameters=False)
 def refresh_images(request: RefreshRequest = _AS_USUAL) -> State[Any]:
     """Build old images anew by their recipes; VMs that are there keep what they have.
 

@@ -14,7 +14,7 @@ from tasks.stats_report import report_stats as report
 _AS_USUAL = StatsRequest()
 
 
-@flow(name="report-stats", validate_parameters=False)
+@flow(name="report-stats", flow_run_name="report-stats", validate_parameters=False)
 def report_stats(request: StatsRequest = _AS_USUAL) -> State[Any]:
     """Report how long each of the fifty steps took in the last builds, with a chart."""
     kind, _plan = PLANS["vm"]

@@ -1,7 +1,7 @@
 """Finding the builds that stopped, and bringing each to one of its ends.
 
 What decides is the state store: a build that is not at an end, and whose lease no living
-process holds, has stopped. Prefect is never asked: its task states lag behind.
+process holds, has stopped. Prefect's task runs are never asked: their states lag behind.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
-from blocks.errors import FiftyError, InvalidRequest
+from blocks.errors import FiftyError
 from blocks.resources import BuildReference, ReconcileRequest
 from blocks.settings import settings
 from blocks.state import Build, StateStore
 from blocks.state.tables.base import now
 from blocks.world import open_world
-from tasks.draft import describe_all
 from tasks.ends import Kind
 from tasks.run import Plan
-from tasks.session import as_form, finish, refused
+from tasks.session import finish, refused
+from tasks.upkeep import asked
 
 FINISHER = "finish-build/fifty"
 #: So long a dispatched run has until another one is made for the same stop.
@@ -65,7 +65,7 @@ def finish_stopped(
         As the flow that would have ended it returns; Completed where somebody else works on it.
     """
     try:
-        reference = BuildReference.model_validate(_valid(BuildReference, request))
+        reference = asked(BuildReference, request)
         world = open_world(settings())
         build = world.store.builds.get(str(reference.id))
         purpose = world.store.leases.held(build.id)
@@ -88,7 +88,7 @@ def reconcile_all(request: BaseModel | Mapping[str, Any], finisher: Finisher) ->
         Completed, or Failed where a build could not be brought to an end.
     """
     try:
-        wanted = ReconcileRequest.model_validate(_valid(ReconcileRequest, request))
+        wanted = asked(ReconcileRequest, request)
         store = open_world(settings()).store
     except FiftyError as error:
         return refused(error)
@@ -114,14 +114,6 @@ def reconcile_all(request: BaseModel | Mapping[str, Any], finisher: Finisher) ->
 
 
 _NO_END = ("building", "undoing", "deleting", "needs_attention")
-
-
-def _valid(model: type[BaseModel], request: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
-    form = as_form(request)
-    errors = describe_all(model, form)
-    if errors:
-        raise InvalidRequest("the request is wrong", details=errors)
-    return form
 
 
 def _ended(build: Build, finisher: Finisher, store: StateStore) -> dict[str, Any]:
