@@ -38,7 +38,9 @@ def children(run: str) -> list[str]:
 
 
 def vms(cloud: Cloud) -> list[str]:
-    return [vm["name"] for vm in cloud.json("vm", "list")]
+    """The VMs that there are of these jobs."""
+    names = [vm["name"] for vm in cloud.json("vm", "list")]
+    return [name for name in names if name.startswith(("nightly", "job"))]
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def nightly(cloud: Cloud, tmp_path: Path) -> Iterator[None]:
     examples.type_in(deploy, tmp_path)
     yield
     examples.type_in(take_away, tmp_path)
-    eventually(lambda: not any(vm.startswith("nightly-") for vm in vms(cloud)), "end of its VMs")
+    eventually(lambda: not vms(cloud), "end of its VMs")
 
 
 @pytest.mark.usefixtures("served", "nightly")

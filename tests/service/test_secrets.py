@@ -8,7 +8,10 @@ store nor any checkpoint holds one of the values: not as it is, and not as base6
 from __future__ import annotations
 
 import base64
+import json
 import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -39,8 +42,10 @@ def _canaries(site_cloud: Cloud) -> dict[str, bytes]:
         f"token of {block['name']}": block["data"]["token"].encode()
         for block in blocks
         if block["block_type"]["slug"] == "fifty-credentials"
+        # Others are of other tests, which have their reasons for what they hold.
+        and block["name"] in ("default", NAME)
     }
-    assert len(tokens) >= 2
+    assert len(tokens) == 2
     return {
         **tokens,
         "password": password()[1].encode(),
@@ -67,18 +72,33 @@ def files(home: Path) -> list[Path]:
     return [file for file in [*found, *home.glob("state.db*")] if file not in kept]
 
 
+#: In a process of its own: who closes a file that SQLite has open in the same process takes
+#: SQLite's locks away (https://sqlite.org/howtocorrupt.html, 2.2).
+_SEARCH = """
+import json, sys
+wanted = [bytes.fromhex(form) for form in json.loads(sys.stdin.readline())]
+for name in sys.stdin.read().splitlines():
+    try:
+        content = open(name, "rb").read()
+    except FileNotFoundError:
+        continue  # a file of SQLite's, which comes and goes
+    if any(form in content for form in wanted):
+        print(name)
+"""
+
+
 def holders(home: Path, secret: bytes) -> list[str]:
     """The files that hold a secret."""
-    wanted = forms(secret)
-    found = []
-    for file in files(home):
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:
-            continue  # a file of SQLite's, which comes and goes
-        if any(form in content for form in wanted):
-            found.append(str(file.relative_to(home)))
-    return found
+    wanted = json.dumps([form.hex() for form in forms(secret)])
+    names = "\n".join(str(file) for file in files(home))
+    done = subprocess.run(
+        [sys.executable, "-c", _SEARCH],
+        input=f"{wanted}\n{names}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [str(Path(name).relative_to(home)) for name in done.stdout.splitlines()]
 
 
 def test_no_secret_is_written_where_runs_are_told_of(
