@@ -13,6 +13,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 
 from blocks.marks import DOMAIN_METADATA_URI
 from tests.cloud import Cloud
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -95,8 +96,12 @@ def test_50_the_instance_is_active_and_told_of(specimen: Cloud) -> None:
     assert 0 < clocks["running_s"] <= clocks["booted_s"] <= clocks["login_s"]
     held = specimen.world.store.quota.held(document["id"])
     assert all(committed for _amount, committed in held.values())
-    with get_client(sync_client=True) as client:
-        events = client.read_events(
-            EventFilter(event=EventNameFilter(name=["fifty.vm.active"])), limit=50
-        ).events
-    assert f"fifty.vm.{document['id']}" in [event.resource.id for event in events]
+
+    def told() -> bool:
+        with get_client(sync_client=True) as client:
+            events = client.read_events(
+                EventFilter(event=EventNameFilter(name=["fifty.vm.active"])), limit=50
+            ).events
+        return f"fifty.vm.{document['id']}" in [event.resource.id for event in events]
+
+    eventually(told, "event of the VM that is active")

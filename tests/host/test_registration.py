@@ -137,3 +137,5 @@ def test_what_an_operator_changed_stays(registered: str, monkeypatch: pytest.Mon
     monkeypatch.setattr("deployments.registration.SERVED", served_flows.SERVED)
     register(settings(builds=4))
     assert [one["slug"] for one in deployment("delete-image")["schedules"]] == [None]
+    [left] = ask("GET", "/deployments/name/delete-image/fifty")["schedules"]
+    ask("DELETE", f"{schedules}/{left['id']}")
