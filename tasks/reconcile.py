@@ -35,6 +35,9 @@ _DISPATCH_EVERY_S = 600
 #: Between a build's record and its lease there is a moment: a build so young has not stopped.
 _JUST_ACCEPTED = timedelta(seconds=30)
 
+#: How a build stands that could not be brought to one of its good ends.
+_NO_END = ("building", "undoing", "deleting", "needs_attention")
+
 Finisher = Callable[[dict[str, str]], State[Any]]
 
 
@@ -111,9 +114,6 @@ def reconcile_all(request: BaseModel | Mapping[str, Any], finisher: Finisher) ->
         return Failed(name="NeedsAttention", message=f"not at an end: {', '.join(left)}")
     words = ", ".join(f"{row['name']} is {row['now']}" for row in rows)
     return Completed(message=words)
-
-
-_NO_END = ("building", "undoing", "deleting", "needs_attention")
 
 
 def _ended(build: Build, finisher: Finisher, store: StateStore) -> dict[str, Any]:

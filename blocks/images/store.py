@@ -60,10 +60,6 @@ class ImageStore:
         """
         return self._builder.build(find_recipe(recipe_name), image_id, progress)
 
-    def image_path(self, image_id: str) -> Path:
-        """Where `build` puts an image."""
-        return self._builder.path(image_id)
-
     def remove_image(self, image_id: str) -> None:
         """Remove an image's file, and what an unfinished build of it left; twice is fine."""
         self._builder.remove(image_id)

@@ -83,7 +83,7 @@ def delete(
         try:
             told.append(_on("delete_vm", f"Deleting {each}", each, credentials, as_json=json))
         except (FiftyError, Refusal) as error:
-            document = error.document if isinstance(error, Refusal) else error.as_dict()
+            document = output.refusal_document(error)
             told.append({"name": each, **document})
             if not json:
                 output.refuse(document, as_json=False)
