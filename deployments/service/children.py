@@ -90,9 +90,11 @@ class Children:
             env: Environment variables for it.
 
         Raises:
-            HostFault: The forkserver refused, or is gone.
+            HostFault: The forkserver refused, or is gone; or the run has a child already.
         """
         await self.start()
+        if run in self._running:
+            raise HostFault(f"flow run {run} has a process already")
         child = self._running[run] = Child()
         self._send({"do": "run", "run": run, "entrypoint": entrypoint, "env": dict(env)})
         await child.started
@@ -117,10 +119,13 @@ class Children:
 
     async def stop(self) -> None:
         """End the forkserver; the children have ended by now, or are told to and waited for."""
-        if self._writer is not None:
-            self._writer.close()
+        self._close()
         if self._listener is not None:
             await self._listener
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
     def _send(self, order: Mapping[str, Any]) -> None:
         if self._writer is not None:
@@ -128,13 +133,17 @@ class Children:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         lines = Lines()
-        with contextlib.suppress(ConnectionResetError):
-            while data := await reader.read(_CHUNK):
-                for message in lines.feed(data):
-                    self._take(message)
-        if self._process is not None:
-            await asyncio.to_thread(self._process.wait)
-        self._forget()
+        try:
+            with contextlib.suppress(ConnectionResetError):
+                while data := await reader.read(_CHUNK):
+                    for message in lines.feed(data):
+                        self._take(message)
+        finally:
+            # Also where a message was not to be understood: nobody waits for what cannot come.
+            self._close()
+            if self._process is not None:
+                await asyncio.to_thread(self._process.wait)
+            self._forget()
 
     def _take(self, message: Mapping[str, Any]) -> None:
         if message["event"] == "ready":

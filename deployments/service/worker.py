@@ -54,7 +54,7 @@ class FiftyWorker(BaseWorker[FiftyJobConfiguration, BaseVariables, FiftyWorkerRe
         self.children = Children()
         self._something_waits = asyncio.Event()
         self._stop = asyncio.Event()
-        self._at_work: set[UUID] = set()
+        self._at_work: dict[UUID, asyncio.Event] = {}
         self._cancelled: set[UUID] = set()
 
     async def serve(self, begin: Callable[[PrefectClient], Awaitable[None]]) -> None:
@@ -100,7 +100,7 @@ class FiftyWorker(BaseWorker[FiftyJobConfiguration, BaseVariables, FiftyWorkerRe
         """Carry out one flow run in a child of the forkserver, and wait for its end."""
         report: Any = task_status or anyio.TASK_STATUS_IGNORED
         run = str(flow_run.id)
-        self._at_work.add(flow_run.id)
+        over = self._at_work[flow_run.id] = asyncio.Event()
         try:
             if self._stop.is_set() or flow_run.id in self._cancelled:
                 report.started(None)
@@ -117,10 +117,21 @@ class FiftyWorker(BaseWorker[FiftyJobConfiguration, BaseVariables, FiftyWorkerRe
             self._tell(await settle.ended(self.client, flow_run.id, code))
             return FiftyWorkerResult(identifier=identifier, status_code=code)
         finally:
-            self._at_work.discard(flow_run.id)
+            del self._at_work[flow_run.id]
             self._cancelled.discard(flow_run.id)
+            over.set()
             # There may be a place in a queue with a limit now.
             self._something_waits.set()
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        """Take a run over; one that was retried at once, when its last process is over.
+
+        Its state is final before its process has sent its last logs and ended. Until then it
+        stays scheduled: two processes of one run could not be told apart, nor their ends.
+        """
+        if before := self._at_work.get(flow_run.id):
+            await before.wait()
+        return await super()._propose_pending_state(flow_run)
 
     async def _ask(self) -> None:
         """Ask for runs that are due: when told that there are some, and every few seconds."""
@@ -156,4 +167,4 @@ class FiftyWorker(BaseWorker[FiftyJobConfiguration, BaseVariables, FiftyWorkerRe
 
     async def _settle(self) -> None:
         await settle.forsaken(self.client, self._host, self._at_work, self._tell)
-        self._cancelled &= self._at_work
+        self._cancelled.intersection_update(self._at_work)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from deployments import processes
+from deployments.service.worker import ASK_EVERY_S
 from tests.cloud import Cloud
 from tests.inventory import differences
 from tests.service.served import Served, ask, children
@@ -144,6 +146,42 @@ def test_a_deployment_that_is_not_of_our_flows_runs_nothing(served: Served) -> N
     state = served.end_of(run)
     assert state["name"] == "Refused"
     assert "os:system" in state["message"]
+
+
+def test_a_run_that_is_retried_at_once_waits_for_the_end_of_its_last_process(
+    served: Served,
+) -> None:
+    run = served.post("delete-vm", {"name": "nobody"})
+    for _ in range(3):
+        assert served.end_of(run)["type"] == "FAILED"
+        retry_at_once(run)
+        # Without a wait, a new process would begin while the last one still ends.
+        eventually(lambda: served.run(run)["state"]["type"] != "SCHEDULED", "retried run")
+    assert served.end_of(run)["type"] == "FAILED"
+    eventually(lambda: not children(served.forkserver), "end of all the runs' processes")
+
+    hung = served.create("overtaken", fault="9:hang")
+    eventually(step_is(served, hung, 9), "step 9")
+    first = served.process_of(hung)
+    ask("POST", f"/flow_runs/{hung}/set_state", json={"state": {"type": "FAILED"}, "force": True})
+    retry_at_once(hung)
+    time.sleep(2 * ASK_EVERY_S)
+    assert served.run(hung)["state"]["name"] == "AwaitingRetry"
+    assert children(served.forkserver) == [first]
+    os.kill(first, signal.SIGKILL)
+    second = eventually(
+        lambda: served.process_of(hung) != first and served.process_of(hung), "next process"
+    )
+    assert served.wait_for(hung, "Running")
+    assert processes.identify(int(second)) is not None
+    served.cancel(hung)
+    assert served.end_of(hung)["name"] == "Cancelled"
+
+
+def retry_at_once(flow_run_id: str) -> None:
+    """What the UI's Retry does."""
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+    ask("POST", f"/flow_runs/{flow_run_id}/set_state", json={"state": state})
 
 
 @pytest.mark.usefixtures("nothing_left")
