@@ -4,6 +4,7 @@ What `prefect server start` does, with a layer of ours around the application:
 
 - a repeated idempotency key with other parameters gets 409, where Prefect answers 200 with
   the first run and ignores the new parameters;
+- runs whose process was killed are found (`deployments.prefect_watch`);
 - writers wait for their turn at SQLite's lock (`deployments.patient_sqlite`), and 503, which
   is its "busy" and means "send it again", says after how many seconds.
 
@@ -26,7 +27,9 @@ from prefect.server.database.dependencies import set_database_config
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from blocks.settings import settings
 from deployments.patient_sqlite import PatientSqliteConfiguration
+from deployments.prefect_watch import Watching
 from deployments.repeated_key import conflict, differing
 
 _CREATE_RUN = re.compile(r"(/api/deployments/[0-9a-fA-F-]{36})/create_flow_run/?")
@@ -44,18 +47,18 @@ def serve(host: str, port: int) -> None:
         port: The port.
     """
     setup_logging()
-    settings = get_current_settings().server
+    server = get_current_settings().server
     database = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if database.startswith("sqlite"):
         set_database_config(PatientSqliteConfiguration(database))
     uvicorn.run(
-        Manners(create_app(final=True)),
+        Watching(Manners(create_app(final=True)), settings().host),
         host=host,
         port=port,
-        timeout_keep_alive=settings.api.keepalive_timeout,
-        ws_ping_interval=settings.api.websocket_ping_interval,
-        ws_ping_timeout=settings.api.websocket_ping_timeout,
-        log_level=settings.logging_level.lower(),
+        timeout_keep_alive=server.api.keepalive_timeout,
+        ws_ping_interval=server.api.websocket_ping_interval,
+        ws_ping_timeout=server.api.websocket_ping_timeout,
+        log_level=server.logging_level.lower(),
     )
 
 

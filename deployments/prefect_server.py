@@ -243,7 +243,7 @@ def main() -> None:
     own = server_environment(home, port, password(home))
     for name in [name for name in os.environ if name not in without_prefect(os.environ)]:
         del os.environ[name]
-    os.environ.update(own)
+    os.environ.update({**own, "FIFTY_HOME": str(home)})
     os.chdir(home / "prefect")
     from deployments.prefect_app import serve  # noqa: PLC0415
 

@@ -42,7 +42,12 @@ def identify(pid: int) -> Process | None:
     state, *fields = stat.rpartition(")")[2].split()
     if state in "ZX":
         return None
-    return Process(pid=pid, start=int(fields[18]), boot=_BOOT_ID.read_text().strip())
+    return Process(pid=pid, start=int(fields[18]), boot=boot_id())
+
+
+def boot_id() -> str:
+    """The boot id of the kernel that runs now."""
+    return _BOOT_ID.read_text().strip()
 
 
 def is_alive(process: Process) -> bool:

@@ -80,6 +80,10 @@ def run_flow(name: str, request: Mapping[str, Any]) -> Done:
     gc.freeze()
     gc.enable()
     catalogue.write(settings().home, catalogue.from_tasks())
+    # After connect(): it imports Prefect.
+    from deployments.service.settle import note_process
+
+    flow = flow.with_options(on_running=[note_process])
     with _terminable():
         state = flow(dict(request), return_state=True)
     flow_run_id = state.state_details.flow_run_id

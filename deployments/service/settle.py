@@ -6,12 +6,13 @@ the process was killed, it never got to the flow, or the worker that had it is g
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -23,11 +24,13 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed, Scheduled
 
+from blocks.settings import settings
 from deployments import processes
 from deployments.served_flows import WORK_POOL
 
 #: A run that was handed to a worker so long ago, and has no process, has no worker either.
 _HANDED_OVER = timedelta(seconds=60)
+_GONE = "its process is gone"
 
 
 def identifier(host: str, pid: int) -> str:
@@ -36,10 +39,20 @@ def identifier(host: str, pid: int) -> str:
     return f"{host}:{pid}:{process.start}:{process.boot}" if process else f"{host}:{pid}:0:gone"
 
 
-def is_alive(recorded: str) -> bool:
-    """Whether the process of an identifier of this host is running."""
-    _host, pid, start, boot = recorded.rsplit(":", 3)
-    return processes.is_alive(processes.Process(pid=int(pid), start=int(start), boot=boot))
+def has_ended(recorded: str, host: str) -> bool:
+    """Whether the process of an identifier was one of this host, and is gone."""
+    named, pid, start, boot = recorded.rsplit(":", 3)
+    if processes.is_alive(processes.Process(pid=int(pid), start=int(start), boot=boot)):
+        return False
+    # The kernel that ran it is running: so it was here, whatever the host was called then.
+    return boot == processes.boot_id() or named == host
+
+
+def note_process(_flow: object, flow_run: FlowRun, _state: object) -> None:
+    """A hook for runs that have no worker: their process is recorded as a worker does."""
+    with get_client(sync_client=True) as client:
+        process = identifier(settings().host, os.getpid())
+        client.update_flow_run(flow_run.id, infrastructure_pid=process)
 
 
 async def cancelling(client: PrefectClient, among: Collection[UUID]) -> list[UUID]:
@@ -117,17 +130,33 @@ async def forsaken(
         if state.is_pending():
             new: State[Any] = Scheduled(message="given out again: the worker that had it is gone")
         else:
-            new = _true_state(state, "its process is gone")
+            new = _true_state(state, _GONE)
         tell(f"{flow_run.name}: was {state.name}; {new.message}")
         await _set(client, flow_run.id, new)
 
 
-def _is_forsaken(flow_run: FlowRun, host: str) -> bool:
+async def gone(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Settle a run that was at work, and whose process is gone; the worker's too, perhaps."""
+    if flow_run.state is not None:
+        await _set(client, flow_run.id, _true_state(flow_run.state, _GONE))
+
+
+def has_no_process(flow_run: FlowRun, host: str) -> bool:
+    """Whether a run's process is recorded, was one of this host, and is gone."""
     recorded = flow_run.infrastructure_pid or ""
-    if recorded.count(":") >= 3:
-        return recorded.rsplit(":", 3)[0] == host and not is_alive(recorded)
+    return _is_ours(recorded) and has_ended(recorded, host)
+
+
+def _is_forsaken(flow_run: FlowRun, host: str) -> bool:
+    if _is_ours(flow_run.infrastructure_pid or ""):
+        return has_no_process(flow_run, host)
     since = flow_run.state.timestamp if flow_run.state else None
     return since is not None and datetime.now(UTC) - since > _HANDED_OVER
+
+
+def _is_ours(recorded: str) -> bool:
+    """Whether this is an identifier as we write them; Prefect's own workers write others."""
+    return recorded.count(":") >= 3
 
 
 def _true_state(state: State[Any], why: str) -> State[Any]:
