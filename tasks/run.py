@@ -11,7 +11,7 @@ import contextvars
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ from tasks.step import Catalogue, Step, Subject, enter, error_dict
 
 #: What a caller is told about a request, as opposed to what fails while it is carried out.
 REFUSALS = (InvalidRequest, NotFound, Conflict, QuotaExceeded, Denied, Unsupported)
+_LOOK_FOR_SIGNALS_S = 1.0
 
 
 Plan = Callable[["Runner"], None]
@@ -112,7 +113,7 @@ class Runner:
                     pool.submit(contextvars.copy_context().run, follow, branch)
                     for branch in branches
                 ]
-                errors = [future.exception() for future in futures]
+                errors = [_end_of(future) for future in futures]
             except BaseException:
                 # Cancel or SIGTERM reaches the main thread while the branches work.
                 self._stop.set()
@@ -205,6 +206,17 @@ def drop_torn_checkpoint(key: str) -> None:
         return
     except ValueError:
         file.unlink(missing_ok=True)
+
+
+def _end_of(branch: Future[None]) -> BaseException | None:
+    """Wait for a branch's end; what it raised.
+
+    A signal goes to any one thread of a process (signal(7)), mostly to the main one, and
+    Python handles it in the main one, once that wakes up: so it does, now and then.
+    """
+    while not wait([branch], timeout=_LOOK_FOR_SIGNALS_S).done:
+        pass
+    return branch.exception()
 
 
 def combined(refusals: Sequence[FiftyError]) -> FiftyError:
