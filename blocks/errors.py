@@ -116,6 +116,12 @@ class GuestFault(FiftyError):
     default_hint = "read the console (`fifty vm console NAME`), then check the image"
 
 
+class LeaseLost(FiftyError):
+    """Another run has taken over this build: whoever is told so does nothing more with it."""
+
+    default_hint = "the run that took over brings the build to its end; look at that one"
+
+
 class NeedsAttention(FiftyError):
     """Undoing left something behind; the details say what and where."""
 

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         prefect_api_url: The Prefect server's API, e.g. `http://127.0.0.1:4200/api`.
         prefect_auth: `USER:PASSWORD` for that API; made with the server that we start.
         builds: How many builds `fifty serve` runs at a time.
+        lease_s: Seconds after which a build whose process gives no sign of life is free.
         accelerator: `auto` asks the machine; `kvm` or `tcg` insists.
         mirror: Debian mirror for image builds; none means the one of this host's apt.
     """
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     prefect_api_url: str | None = None
     prefect_auth: SecretStr | None = None
     builds: int = Field(default=4, ge=1, le=1000)
+    lease_s: float = Field(default=60.0, gt=0)
     accelerator: str = "auto"
     mirror: str | None = None
 

@@ -87,7 +87,7 @@ def open_world(settings: Settings, *, use_blocks: bool = True) -> World:
         NotFound: There is no state store yet.
         Conflict: It is of another version.
     """
-    store = StateStore(settings.database, settings.host)
+    store = StateStore(settings.database, settings.host, settings.lease_s)
     store.database.require()
     store.database.require_current()
     return World(settings, store, use_blocks=use_blocks)

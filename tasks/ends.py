@@ -67,8 +67,12 @@ def failed(kind: Kind, subject: Buildable, runner: Runner, error: BaseException)
 
     There is nothing to look at inside of what the API's steps refused, and what was
     cancelled is not wanted: these are undone whatever the policy is.
+
+    Raises:
+        LeaseLost: Another run works on the build by now.
     """
     store = subject.store
+    store.leases.require(subject.build_id, subject.lease_token)
     fault = {**error_dict(error), "step": _failed_step(subject)}
     get_run_logger().error("%s", message_of(fault))
     step = kind.catalogue.steps.get(fault["step"] or 0)
@@ -106,8 +110,9 @@ def undo(
         undone: The build's state when nothing is left: `undone` or `deleted`.
     """
     # On disk before the first undo: whoever finds this build stopped must not go on with it.
+    state = "deleting" if undone == "deleted" else "undoing"
     subject.store.builds.update(
-        subject.build_id, state="deleting" if undone == "deleted" else "undoing", fault=fault
+        subject.build_id, lease=subject.lease_token, state=state, fault=fault
     )
     with undisturbed():
         left = runner.unwind()
@@ -123,10 +128,10 @@ def undo(
         return _end(kind, subject, "needs_attention", trouble, "NeedsAttention")
     if undone == "undone" and not runner.changed:
         return _end(kind, subject, "refused", fault, "Refused")
-    state = _end(kind, subject, undone, fault, "RolledBack")
+    end = _end(kind, subject, undone, fault, "RolledBack")
     if undone == "deleted":
         _forget_checkpoints(subject)
-    return state
+    return end
 
 
 def _end(
@@ -134,8 +139,9 @@ def _end(
 ) -> State[Any]:
     """Record a build's end on the build, on the thing, and in the summary artifact."""
     store = subject.store
+    store.leases.require(subject.build_id, subject.lease_token)
     words = subject.settle(state, fault)
-    store.builds.update(subject.build_id, state=state, fault=fault)
+    store.builds.update(subject.build_id, lease=subject.lease_token, state=state, fault=fault)
     publish_summary(kind.catalogue, store, store.builds.get(subject.build_id))
     if state == "deleted":
         return Completed(message=words)

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import contextvars
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
+
+from prefect import get_run_logger
+from sqlalchemy.exc import SQLAlchemyError
 
 from blocks.errors import (
     Conflict,
@@ -21,14 +26,15 @@ from blocks.errors import (
     FiftyError,
     HostFault,
     InvalidRequest,
+    LeaseLost,
     NeedsAttention,
     NotFound,
     QuotaExceeded,
+    Transient,
     Unsupported,
 )
 from blocks.settings import settings
 from blocks.state import StepState
-from blocks.state.leases import LEASE_S
 from tasks import faults
 from tasks.step import Catalogue, Step, Subject, enter, error_dict
 
@@ -168,6 +174,9 @@ class Runner:
 
         Returns:
             What could not be undone, a line each; empty when nothing is left.
+
+        Raises:
+            LeaseLost: Another run works on the build by now.
         """
         self._stop.clear()
         self._epochs = None
@@ -180,12 +189,13 @@ class Runner:
                 continue
             step = self._catalogue.steps[entry.step]
             if step.undo_task is None:
-                store.journal.close(
-                    subject.build_id, subject.generation, entry.step, StepState.UNDONE
-                )
+                at = (subject.build_id, subject.generation, entry.step)
+                store.journal.close(*at, StepState.UNDONE, lease=subject.lease_token)
                 continue
             try:
                 step.undo_task(subject.build_id, subject.generation)
+            except LeaseLost:
+                raise
             except Exception as error:  # noqa: BLE001 - told, kept, and tried again later
                 made = "; ".join(change.what for change in entry.changes)
                 what = f" (it had: {made})" if made else ""
@@ -238,6 +248,9 @@ def combined(refusals: Sequence[FiftyError]) -> FiftyError:
 def lease(subject: Subject, purpose: str) -> Iterator[str]:
     """Hold the build's lease, renewed in the background, and work on it.
 
+    A process that was stopped for so long that another run took over is told so as by a
+    SIGTERM, in the midst of a step too; what it writes down is refused by the token.
+
     Yields:
         The lease's token.
 
@@ -249,10 +262,19 @@ def lease(subject: Subject, purpose: str) -> Iterator[str]:
     ended = threading.Event()
 
     def keep() -> None:
-        while not ended.wait(LEASE_S / 4) and leases.renew(subject.build_id, token):
-            pass
+        while not ended.wait(leases.lease_s / 4):
+            try:
+                kept = leases.renew(subject.build_id, token)
+            except (Transient, SQLAlchemyError) as error:
+                get_run_logger().warning("the lease could not be renewed just now: %s", error)
+                continue
+            if not kept and not ended.is_set():
+                get_run_logger().error("another run has taken over this build: this one stops")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
-    keeper = threading.Thread(target=keep, name="lease", daemon=True)
+    keep_here = contextvars.copy_context().run
+    keeper = threading.Thread(target=keep_here, args=(keep,), name="lease", daemon=True)
     keeper.start()
     enter(subject)
     try:

@@ -14,7 +14,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import BaseModel
 
-from blocks.errors import Conflict, FiftyError, InvalidRequest
+from blocks.errors import Conflict, FiftyError, InvalidRequest, LeaseLost
 from blocks.resources import VmReference
 from blocks.settings import settings
 from blocks.state import Build
@@ -146,11 +146,12 @@ def as_form(request: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refused(error: FiftyError) -> State[Any]:
-    """The state of a run whose request was refused; an artifact says why."""
+    """The state of a run whose request was refused, or that was taken over; told in an artifact."""
     fault = error_dict(error)
     get_run_logger().error("%s", message_of(fault))
     publish_refusal(fault)
-    return Failed(name="Refused", message=message_of(fault))
+    name = "TakenOver" if isinstance(error, LeaseLost) else "Refused"
+    return Failed(name=name, message=message_of(fault))
 
 
 def _flow_run_id() -> str | None:
@@ -219,7 +220,10 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
     runner = Runner(kind.catalogue, subject)
     with lease(subject, purpose) as token, Progress(kind.catalogue, store, build.id):
         subject.lease_token = token
-        store.builds.update(build.id, state="building", fault=None, flow_run_id=_flow_run_id())
+        flow_run_id = _flow_run_id()
+        store.builds.update(
+            build.id, lease=token, state="building", fault=None, flow_run_id=flow_run_id
+        )
         subject.settle("building", None)
         try:
             with cancellable():
@@ -234,8 +238,9 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
             if not isinstance(error, Exception):
                 raise
             return state
+        store.leases.require(build.id, token)
         words = subject.settle("complete", None)
-        store.builds.update(build.id, state="complete")
+        store.builds.update(build.id, lease=token, state="complete")
     publish_summary(kind.catalogue, store, store.builds.get(build.id))
     return Completed(message=words)
 

@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
 from blocks.changes import Change, collecting
-from blocks.errors import FiftyError
+from blocks.errors import FiftyError, LeaseLost
 from blocks.state import StateStore, StepState
 from tasks import faults
 from tasks.reading import reading
@@ -193,8 +193,8 @@ def _worth_a_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
     return isinstance(error, FiftyError) and error.transient
 
 
-def _always(_task: Task[..., Any], _run: TaskRun, _state: State[Any]) -> bool:
-    return True
+def _unless_taken_over(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), LeaseLost)
 
 
 def _attempt() -> int:
@@ -238,12 +238,12 @@ def _do_task(number: int, title: str, do: Callable[..., Any], retries: int) -> T
                 faults.strike(number, "after", attempt=_attempt())
             except BaseException as error:
                 _tell(changes)
-                journal.close(
-                    build_id, generation, number, StepState.FAILED, changes, error_dict(error)
-                )
+                end = (StepState.FAILED, changes, error_dict(error))
+                journal.close(build_id, generation, number, *end, lease=subject.lease_token)
                 raise
         _tell(changes)
-        journal.close(build_id, generation, number, StepState.DONE, changes)
+        at = (build_id, generation, number, StepState.DONE)
+        journal.close(*at, changes, lease=subject.lease_token)
         return result
 
     def key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -276,22 +276,22 @@ def _undo_task(number: int, title: str, undo: Callable[..., None]) -> Task[..., 
                 faults.strike(number, "after", attempt=_attempt(), undo=True)
             except BaseException as error:
                 _tell(changes)
-                journal.close(
-                    build_id, generation, number, StepState.UNDO_FAILED, changes, error_dict(error)
-                )
+                end = (StepState.UNDO_FAILED, changes, error_dict(error))
+                journal.close(build_id, generation, number, *end, lease=subject.lease_token)
                 raise
         _tell(changes)
-        journal.close(build_id, generation, number, StepState.UNDONE, changes)
+        at = (build_id, generation, number, StepState.UNDONE)
+        journal.close(*at, changes, lease=subject.lease_token)
 
     body.__name__ = f"undo_{number:02d}"
     return task(
         name=f"undo {number:02d} {title}",
         task_run_name=f"undo {number:02d} · {title}",
         description=inspect.getdoc(undo),
-        # An undo can be repeated whatever went wrong: so every error is worth it.
+        # An undo can be repeated whatever went wrong: so every error of its own is worth it.
         retries=2,
         retry_delay_seconds=RETRY_DELAYS_S[:2],
         retry_jitter_factor=JITTER,
-        retry_condition_fn=_always,
+        retry_condition_fn=_unless_taken_over,
         persist_result=False,
     )(body)

@@ -10,6 +10,7 @@ from sqlalchemy import case, select
 
 from blocks.errors import Conflict, NotFound
 from blocks.state.database import Database
+from blocks.state.leases import holds, lost
 from blocks.state.tables import BuildRow
 
 
@@ -178,9 +179,20 @@ class Builds:
             )
             return set(session.scalars(query))
 
-    def update(self, build_id: str, **values: Any) -> None:  # noqa: ANN401 - columns of many types
-        """Set columns of a build."""
+    def update(self, build_id: str, *, lease: str | None = None, **values: Any) -> None:  # noqa: ANN401
+        """Set columns of a build, of many types.
+
+        Args:
+            build_id: Which build.
+            lease: The token of the lease that the writer holds, where it works under one.
+            values: The columns.
+
+        Raises:
+            LeaseLost: Somebody else has the lease by now; nothing was written.
+        """
         with self._database.write() as session:
+            if not holds(session, build_id, lease):
+                raise lost(build_id)
             row = session.get_one(BuildRow, build_id)
             for name, value in values.items():
                 setattr(row, name, value)

@@ -37,6 +37,8 @@ TRANSITIONS: frozenset[tuple[InstanceStatus, InstanceStatus]] = frozenset(
         (_S.NEEDS_ATTENTION, _S.DELETING),
         (_S.DELETING, _S.DELETED),
         (_S.DELETING, _S.NEEDS_ATTENTION),
+        # An effect of it turned up after it was gone: it is deleted once more.
+        (_S.DELETED, _S.DELETING),
     }
 )
 

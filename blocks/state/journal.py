@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
 from blocks.changes import Change
-from blocks.errors import Conflict
 from blocks.state.database import Database
+from blocks.state.leases import holds, lost
 from blocks.state.machine import boot_id
-from blocks.state.tables import JournalRow, LeaseRow
+from blocks.state.tables import BuildRow, JournalRow
 from blocks.state.tables.base import now
 
 
@@ -48,6 +48,10 @@ class Entry(BaseModel):
     error: dict[str, Any] | None
 
 
+#: What a build that was over becomes when an effect of it turns up after all.
+_NOT_OVER = {"undone": "undoing", "refused": "undoing", "deleted": "deleting"}
+
+
 class Journal:
     """The journal: a row for each step of each generation of a build."""
 
@@ -67,7 +71,7 @@ class Journal:
             lease: The token of the lease that the writer holds.
 
         Raises:
-            Conflict: Somebody else has the lease by now; nothing was written.
+            LeaseLost: Somebody else has the lease by now; nothing was written.
         """
         self._write(build_id, generation, step, host, StepState.RUNNING, lease)
 
@@ -87,10 +91,8 @@ class Journal:
         lease: str | None,
     ) -> None:
         with self._database.write() as session:
-            if lease is not None:
-                held = select(LeaseRow.token).where(LeaseRow.build_id == build_id)
-                if session.scalar(held) != lease:
-                    raise Conflict("another run has taken over this build")
+            if not holds(session, build_id, lease):
+                raise lost(build_id)
             row = session.get(JournalRow, (build_id, generation, step))
             if row is None:
                 row = JournalRow(
@@ -119,21 +121,43 @@ class Journal:
         state: StepState,
         changes: Sequence[Change] = (),
         error: dict[str, Any] | None = None,
+        lease: str | None = None,
     ) -> None:
         """Write down how a step, or its undo, ended; changes add to those before.
 
         A loss of power may take this back: the row is open again then, "may have
         happened", and a do or undo of it is repeated. The next intent makes it durable.
+
+        Raises:
+            LeaseLost: Somebody else has the lease by now. If that one has undone the step
+                before the effect came, the step is open again, and so is the build.
         """
         with self._database.write(durable=False) as session:
             row = session.get_one(JournalRow, (build_id, generation, step))
-            row.state = state
-            row.finished_at = now()
-            row.changes = [*row.changes, *(change.model_dump() for change in changes)]
-            if error is not None or state is StepState.DONE:
-                row.error = error
-            if state is StepState.UNDONE:
-                row.epoch += 1
+            held = holds(session, build_id, lease)
+            if held:
+                self._close(row, state, changes, error)
+            elif row.state == StepState.UNDONE and state is not StepState.UNDONE:
+                row.state = StepState.RUNNING
+                build = session.get_one(BuildRow, build_id)
+                build.state = _NOT_OVER.get(build.state, build.state)
+        if not held:
+            raise lost(build_id)
+
+    @staticmethod
+    def _close(
+        row: JournalRow,
+        state: StepState,
+        changes: Sequence[Change],
+        error: dict[str, Any] | None,
+    ) -> None:
+        row.state = state
+        row.finished_at = now()
+        row.changes = [*row.changes, *(change.model_dump() for change in changes)]
+        if error is not None or state is StepState.DONE:
+            row.error = error
+        if state is StepState.UNDONE:
+            row.epoch += 1
 
     def epochs(self, build_id: str, generation: int) -> dict[int, int]:
         """How often each step was undone in a generation."""

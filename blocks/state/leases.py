@@ -6,7 +6,10 @@ import os
 import uuid
 from datetime import timedelta
 
-from blocks.errors import Conflict
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from blocks.errors import Conflict, LeaseLost
 from blocks.state.database import Database
 from blocks.state.machine import boot_id, process_started
 from blocks.state.tables import LeaseRow
@@ -16,12 +19,33 @@ from blocks.state.tables.base import now
 LEASE_S = 60.0
 
 
-class Leases:
-    """Leases on builds."""
+def holds(session: Session, build_id: str, token: str | None) -> bool:
+    """Whether a token is that of a build's lease; asked in the transaction that it is to fence.
 
-    def __init__(self, database: Database, host: str) -> None:
+    None, of who works without a lease, fences nothing.
+    """
+    held = select(LeaseRow.token).where(LeaseRow.build_id == build_id)
+    return token is None or session.scalar(held) == token
+
+
+def lost(build_id: str) -> LeaseLost:
+    """What is told to a run that has lost its lease."""
+    return LeaseLost(f"another run has taken over the build {build_id}")
+
+
+class Leases:
+    """Leases on builds.
+
+    Args:
+        database: Where they are kept.
+        host: Who asks.
+        lease_s: How long one lives without being renewed.
+    """
+
+    def __init__(self, database: Database, host: str, lease_s: float = LEASE_S) -> None:
         self._database = database
         self._host = host
+        self.lease_s = lease_s
 
     def acquire(self, build_id: str, purpose: str) -> str:
         """Take a build's lease.
@@ -53,17 +77,27 @@ class Leases:
             row.pid = os.getpid()
             row.pid_started = process_started(row.pid) or 0
             row.boot_id = boot_id()
-            row.expires_at = now() + timedelta(seconds=LEASE_S)
+            row.expires_at = now() + timedelta(seconds=self.lease_s)
             return row.token
 
     def renew(self, build_id: str, token: str) -> bool:
-        """Keep a lease for another `LEASE_S` seconds; False where it is lost."""
+        """Keep a lease for another `lease_s` seconds; False where it is lost."""
         with self._database.write() as session:
             row = session.get(LeaseRow, build_id)
             if row is None or row.token != token:
                 return False
-            row.expires_at = now() + timedelta(seconds=LEASE_S)
+            row.expires_at = now() + timedelta(seconds=self.lease_s)
             return True
+
+    def require(self, build_id: str, token: str | None) -> None:
+        """Check that a lease is still the caller's; None stands for who needs none.
+
+        Raises:
+            LeaseLost: Another run has it by now.
+        """
+        with self._database.read() as session:
+            if not holds(session, build_id, token):
+                raise lost(build_id)
 
     def release(self, build_id: str, token: str) -> None:
         """Give a lease back; one that is lost already is fine."""

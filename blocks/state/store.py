@@ -13,7 +13,7 @@ from blocks.state.images import Images
 from blocks.state.instances import Instances, Volumes
 from blocks.state.journal import Journal
 from blocks.state.keys import KeyPairs
-from blocks.state.leases import Leases
+from blocks.state.leases import LEASE_S, Leases
 from blocks.state.networks import Networks
 from blocks.state.plugs import Plugs
 from blocks.state.ports import Ports
@@ -29,9 +29,10 @@ class StateStore:
     Args:
         path: The SQLite database's file.
         host: The name of the host that this process runs on.
+        lease_s: Seconds that a lease lives without being renewed.
     """
 
-    def __init__(self, path: Path, host: str) -> None:
+    def __init__(self, path: Path, host: str, lease_s: float = LEASE_S) -> None:
         self.host = host
         self.database = Database(path)
         self.tenants = Tenants(self.database)
@@ -49,7 +50,7 @@ class StateStore:
         self.groups = SecurityGroups(self.database)
         self.builds = Builds(self.database)
         self.journal = Journal(self.database)
-        self.leases = Leases(self.database, host)
+        self.leases = Leases(self.database, host, lease_s)
 
     @property
     def site(self) -> str:
