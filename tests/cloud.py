@@ -123,7 +123,7 @@ class Cloud:
 
     def inventory(self) -> dict[str, list[str]]:
         """What is on the host and in the store now."""
-        return host_inventory(self.home, self.world.site)
+        return host_inventory(self.home, self.world.store)
 
     def in_network(self, name: str, *words: str) -> str:
         """Run a program in the DHCP namespace of a VM's first network."""

@@ -2,60 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-from blocks.marks import DOMAIN_METADATA_URI, firewall_table
+from blocks.marks import DOMAIN_METADATA_URI
+from blocks.state import StateStore
+from tests.network_inventory import network_inventory
 
 #: Tables in which something is given out, and what tells one row from another.
 ALLOCATIONS = {
-    "addresses": "subnet_id || ' ' || address",
+    "addresses": "subnet_id || ' ' || address || ' ' || port_id",
     "ports": "id || ' ' || coalesce(mac, '') || ' ' || coalesce(host, '')",
-    "claims": "instance_id",
-    "quota_claims": "owner_id || ' ' || resource",
-    "segments": "type || ' ' || segment_id",
-    "volumes": "id",
-    "leases": "build_id",
     "port_groups": "port_id || ' ' || group_id",
+    "claims": "instance_id || ' ' || vcpus || ' ' || ram_mib || ' ' || disk_gib",
+    "quota_claims": "owner_id || ' ' || resource || ' ' || amount",
+    "networks": "id || ' ' || zone",
+    "segments": "type || ' ' || segment_id || ' ' || network_id",
+    "subnets": "id",
+    "routers": "id",
+    "volumes": "id",
+    "images": "id || ' ' || status",
+    "leases": "build_id",
 }
-OUR_PROGRAMS = ("dnsmasq", "metadata_server.py", "qemu-storage-daemon", "qemu-system")
+#: Rooms of FIFTY_HOME whose files come and go with what is built.
+ROOMS = ("instances", "networks", "volumes", "images")
+#: Packages for images are kept for the next one; so are base images, once they are whole.
+KEPT = ("images/packages/", "images/cache/")
+#: Empty rooms that stay, once something was in them.
+FURNITURE = {f"images/{room}" for room in ("build", "cache", "exports", "packages", "store")}
 
 
 def _lines(*words: str) -> list[str]:
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
-
-
-def _is_anothers(alias: str | None, site: str) -> bool:
-    """Whether an alias is the mark of another site, which may change as it likes."""
-    return bool(alias) and str(alias).startswith("fifty:") and str(alias).split(":")[1] != site
-
-
-def _links(site: str) -> list[str]:
-    found = json.loads("\n".join(_lines("ip", "-json", "-details", "link")) or "[]")
-    return sorted(
-        f"{link['ifname']} master={link.get('master')} alias={link.get('ifalias')}"
-        for link in found
-        if not _is_anothers(link.get("ifalias"), site)
-    )
-
-
-def _namespaces(site: str) -> list[str]:
-    found = []
-    for name in sorted(line.split()[0] for line in _lines("ip", "netns")):
-        shown = subprocess.run(
-            ["ip", "-n", name, "-json", "link", "show", "lo"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        alias = json.loads(shown.stdout)[0].get("ifalias") if shown.returncode == 0 else None
-        if not _is_anothers(alias, site):
-            found.append(name)
-    return found
 
 
 def _domains(site: str) -> list[str]:
@@ -76,66 +57,63 @@ def _domains(site: str) -> list[str]:
     return found
 
 
-def _nft(site: str) -> list[str]:
-    ruleset = json.loads("\n".join(_lines("nft", "-j", "list", "ruleset")))
-    named = []
-    for item in ruleset["nftables"]:
-        for kind in ("table", "chain", "map", "set"):
-            if kind in item:
-                thing = item[kind]
-                table = thing.get("table", thing["name"])
-                if table.startswith("fifty_") and table != firewall_table(site):
-                    continue
-                where = f"{thing['family']} {thing.get('table', '')} {thing['name']}"
-                elements = sorted(json.dumps(e) for e in thing.get("elem", []))
-                named.append(f"{kind} {where} {elements}")
-    return sorted(named)
-
-
 def _processes(home: Path) -> list[str]:
+    """Every process that has a path in FIFTY_HOME among its arguments, whatever it is."""
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if str(home) in command and any(program in command for program in OUR_PROGRAMS):
+        if f"{home}/" in command:
             found.append(command)
     return sorted(found)
 
 
 def _files(home: Path) -> list[str]:
-    rooms = ("instances", "networks", "volumes", "images/build", "images/exports")
-    # dnsmasq's own book of leases, and the locks, are the networks', not the guests'.
+    paths = (path for room in ROOMS for path in (home / room).rglob("*"))
     return sorted(
-        str(path.relative_to(home))
-        for room in rooms
-        for path in (home / room).rglob("*")
-        if path.name != "leases" and ".lock" not in path.as_posix()
+        name
+        for name in (str(path.relative_to(home)) for path in paths)
+        # dnsmasq's own book of leases, which is looked into, and the locks are the networks'.
+        if not name.endswith("/dhcp/leases")
+        and ".lock" not in name
+        and (not name.startswith(KEPT) or name.endswith(".part"))
+        and name not in FURNITURE
     )
 
 
-def host_inventory(home: Path, site: str) -> dict[str, list[str]]:
+def _dhcp_leases(home: Path) -> list[str]:
+    """MAC and IP address of each lease that a dnsmasq holds (dnsmasq's leases: time mac ip)."""
+    return sorted(
+        f"{book.parts[-3]} {' '.join(line.split()[1:3])}"
+        for book in (home / "networks").glob("*/dhcp/leases")
+        for line in book.read_text().splitlines()
+    )
+
+
+def host_inventory(home: Path, store: StateStore) -> dict[str, list[str]]:
     """All that a build makes on the host, and all that it holds in the state store.
 
     Everything counts, marked or not, but for what carries another site's mark.
     """
+    site = store.site
     inventory = {
         "domains": _domains(site),
-        "links": _links(site),
-        "namespaces": _namespaces(site),
-        "nft": _nft(site),
+        **network_inventory(store),
+        "dhcp leases": _dhcp_leases(home),
         "processes": _processes(home),
-        "mounts": [line for line in _lines("findmnt", "-rno", "TARGET") if str(home) in line],
+        # FUSE exports are mounts too, on files in the instances' directories.
+        "mounts": [
+            line for line in _lines("findmnt", "-rno", "TARGET,FSTYPE") if str(home) in line
+        ],
         "loops": [line for line in _lines("losetup", "-a") if str(home) in line],
         "files": _files(home),
     }
-    engine = create_engine(f"sqlite:///{home / 'state.db'}")
-    with engine.connect() as connection:
+    with store.database.read() as session:
         for table, columns in ALLOCATIONS.items():
-            rows = connection.execute(text(f"SELECT {columns} FROM {table}"))  # noqa: S608
+            rows = session.execute(text(f"SELECT {columns} FROM {table}"))  # noqa: S608
             inventory[f"table {table}"] = sorted(str(row[0]) for row in rows)
-    engine.dispose()
     return inventory
 
 

@@ -1,0 +1,1 @@
+"""The fault matrix: every step of the fifty, broken in every way."""

@@ -1,0 +1,89 @@
+"""An example of each kind of thing that is built, for tests that are about all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flows.plans import PLANS
+from tasks.step import Step
+from tests.service.triggers import MICRO
+
+
+@dataclass(frozen=True)
+class Example:
+    """A kind of thing, and a request in which every step has something to do.
+
+    Attributes:
+        kind: Its catalogue's name.
+        fields: The request, without the name.
+        makes_router: Whether it makes a router, which its delete leaves to others.
+    """
+
+    kind: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+    makes_router: bool = False
+
+    @property
+    def create(self) -> str:
+        """The flow that builds it."""
+        return "build-image" if self.kind == "image" else f"create-{self.kind}"
+
+    @property
+    def delete(self) -> str:
+        """The flow that deletes it."""
+        return f"delete-{self.kind}"
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of its catalogue, in order."""
+        return list(PLANS[self.kind][0].catalogue.steps.values())
+
+    def request(self, name: str) -> dict[str, object]:
+        """What is asked for."""
+        router = {"router": name} if self.makes_router else {}
+        return {**self.fields, **router, "name": name}
+
+
+#: Of every kind there must be one: `PLANS` is what the tests go by.
+EXAMPLES = {
+    example.kind: example
+    for example in (
+        Example("vm", {**MICRO, "volumes": [1]}),
+        Example(
+            "network",
+            {"cidr": "10.78.0.0/24", "external_network": "public"},
+            makes_router=True,
+        ),
+        Example("image", {"recipe": "micro"}),
+    )
+}
+
+_CHANCE = (
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
+    (r"\b(brf|vx-|tap|ns-|qr-|qg-)[0-9a-f]{11}\b", r"\1ID"),
+    (r"\bfifty-[0-9a-f]{8}-", "fifty-ID-"),
+    (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "MAC"),
+    (r"\b(\d+\.){3}\d+\b", "ADDRESS"),
+    # The checksum of a firewall rule, in its comment.
+    (r" #[0-9a-f]{12}\b", " #SUM"),
+    # Addresses and port marks as numbers.
+    (r"\b\d{6,}\b", "NUMBER"),
+    # A network's conntrack zone, and its segment.
+    (r'(?<="ct": {"key": "zone"}}, "value": )\d+', "ZONE"),
+    (r"\bzone-\d+\b", "zone-ZONE"),
+    (r"(?<=^table segments: \+ vxlan )\d+", "SEGMENT"),
+)
+
+
+def shape(lines: Iterable[str], name: str) -> list[str]:
+    """Lines of an inventory without all that is chosen by chance, or differs by the name."""
+    found = []
+    for line in lines:
+        # QEMU's arguments hold numbers of libvirt's own.
+        plain = " ".join(line.split()[:3]) if line.startswith("processes:") else line
+        for pattern, word in _CHANCE:
+            plain = re.sub(pattern, word, plain)
+        found.append(plain.replace(name, "NAME"))
+    return sorted(found)
