@@ -42,7 +42,7 @@ def client_environment(home: Path, api_url: str, auth: str | None) -> dict[str, 
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "checkpoints"),
         # Without a server a run must fail, not wait 15 s for one of its own.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        # Seconds; what finds runs whose process is gone (30 is the least Prefect takes).
+        # Seconds. We need none (see prefect_watch); for automations of an operator's own.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments import prefect_server
 from tests.cloud import Cloud
 from tests.service.served import Served, children
 from tests.waiting import eventually
@@ -83,6 +84,11 @@ def test_what_was_killed_with_its_worker_shows_crashed_and_what_lives_does_not(
     for pid in (*runs, typed.pid, *at_rest):
         os.kill(pid, signal.SIGKILL)
     assert served.stop() == typed.wait() == -signal.SIGKILL
+    # A server that was away has heard of nobody for a while, and looks for itself.
+    server = prefect_server.running(cloud.home)
+    assert server is not None
+    prefect_server.stop(cloud.home)
+    prefect_server.start(cloud.home, server.port)
 
     for run in (crashed, typed_run):
         assert served.end_of(run)["name"] == "Crashed"
@@ -122,4 +128,5 @@ def test_a_run_within_a_run_ends_with_it(
         assert served.end_of(inner)["name"] == "Crashed"
     finally:
         os.kill(served.pid, signal.SIGCONT)
+    cloud.run("reconcile")  # or the served one is quicker
     comes_to(cloud, "inner", "complete")
