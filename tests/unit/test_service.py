@@ -169,3 +169,21 @@ def test_the_units_are_as_systemd_wants_them(home: str, tmp_path: Path) -> None:
     )
     ours = [line for line in checked.stderr.splitlines() if "fifty-" in line]
     assert (checked.returncode, ours) == (0, []), checked.stderr
+
+
+def test_a_process_that_has_ended_is_told_from_one_of_another_host() -> None:
+    from deployments.service import settle
+
+    ours = settle.identifier("here", os.getpid())
+    assert not settle.has_ended(ours, "here")
+    # Whatever the host is called by now: this kernel runs it.
+    assert not settle.has_ended(ours, "renamed")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        its = settle.identifier("here", child.pid)
+        assert not settle.has_ended(its, "here")
+    assert settle.has_ended(its, "here")
+    assert settle.has_ended(its, "renamed")
+    _host, pid, start, _boot = ours.split(":")
+    before_a_reboot = f"here:{pid}:{start}:another-boot"
+    assert settle.has_ended(before_a_reboot, "here")
+    assert not settle.has_ended(before_a_reboot, "there")
