@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.errors import HostFault, Transient, Unsupported
+from blocks.errors import NO_ROOM_HINT, HostFault, Transient, Unsupported
 
 _LONGEST_MESSAGE = 500
 
@@ -82,5 +84,9 @@ def run(
         raise Transient(f"{shlex.join(words)} did not end within {timeout_s:g} s") from error
     if done.returncode not in ok_codes:
         said = (done.stderr.strip() or done.stdout.strip())[-_LONGEST_MESSAGE:]
-        raise HostFault(f"{shlex.join(words)} ended with {done.returncode}: {said}")
+        full = os.strerror(errno.ENOSPC) in said
+        raise HostFault(
+            f"{shlex.join(words)} ended with {done.returncode}: {said}",
+            hint=NO_ROOM_HINT if full else "",
+        )
     return done

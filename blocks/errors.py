@@ -5,6 +5,8 @@ Every error is one line of what and why, plus a hint what to do about it.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -98,6 +100,39 @@ class Transient(FiftyError):
     default_hint = "try again"
 
 
+#: For a file system without room.
+NO_ROOM_HINT = "make room: `df -h` tells which file system is full; then try again"
+
+#: What the kernel says of this host, not of what it was asked for; and what to do about it.
+_OF_THE_HOST = {
+    errno.ENOSPC: NO_ROOM_HINT,
+    errno.EDQUOT: "raise the disk quota of the user that it belongs to, or make room",
+    errno.EROFS: "mount the file system writable; `dmesg` tells why it is not",
+    errno.EIO: "look at `dmesg`: a disk of this host may be failing",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`, LimitNOFILE=)",
+    errno.ENFILE: "raise the host's limit of open files (sysctl fs.file-max)",
+    errno.ENOMEM: "free memory on this host",
+}
+
+
+def fault_of_host(error: OSError | Transient, what: str = "", tries: int = 1) -> HostFault | None:
+    """The fault of this host that an error tells of; None where it tells of another.
+
+    Args:
+        error: What the kernel said, or what was tried in vain.
+        what: What could not be done, as in "could not WHAT"; by default the error's file.
+        tries: How often it was tried.
+    """
+    if isinstance(error, Transient):
+        message = f"{error.message} (tried {tries} times)"
+        return HostFault(message, hint=error.hint, details=error.details)
+    hint = _OF_THE_HOST.get(error.errno or 0)
+    if hint is None:
+        return None
+    what = what or (f"use {error.filename}" if error.filename else "use a file")
+    return HostFault(f"could not {what}: {os.strerror(error.errno or 0)}", hint=hint)
+
+
 class Unsupported(FiftyError):
     """This kernel, QEMU or build lacks something; the message names it."""
 
@@ -113,7 +148,10 @@ class UnsafeImage(FiftyError):
 class GuestFault(FiftyError):
     """The guest itself failed to come up; the details are its console's last lines."""
 
-    default_hint = "read the console (`fifty vm console NAME`), then check the image"
+    default_hint = (
+        "check the image and what was put into it; a guest made with `--on-failure keep` "
+        "stays for a look at its console (`fifty vm console NAME`)"
+    )
 
 
 class LeaseLost(FiftyError):

@@ -30,6 +30,10 @@ class Settings(BaseSettings):
         lease_s: Seconds after which a build whose process gives no sign of life is free.
         accelerator: `auto` asks the machine; `kvm` or `tcg` insists.
         mirror: Debian mirror for image builds; none means the one of this host's apt.
+        boot_wait_s: Seconds that step 47 waits for a guest's init; none means as long as
+            its image says (`boot_timeout_s`), here and below.
+        address_wait_s: Seconds that step 48 waits for a guest to answer on the network.
+        ready_wait_s: Seconds that step 49 waits for each of SSH, login and the image's marker.
     """
 
     model_config = SettingsConfigDict(env_prefix="FIFTY_", extra="ignore")
@@ -43,6 +47,9 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=60.0, gt=0)
     accelerator: str = "auto"
     mirror: str | None = None
+    boot_wait_s: float | None = Field(default=None, gt=0)
+    address_wait_s: float | None = Field(default=None, gt=0)
+    ready_wait_s: float | None = Field(default=None, gt=0)
 
     @property
     def database(self) -> Path:

@@ -32,6 +32,7 @@ from blocks.errors import (
     QuotaExceeded,
     Transient,
     Unsupported,
+    fault_of_host,
 )
 from blocks.settings import settings
 from blocks.state import StepState
@@ -69,6 +70,8 @@ class Runner:
 
         Raises:
             Stopped: Another branch failed in the meantime.
+            HostFault: It could not be done here, for want of room or the like, or however
+                often it was tried: another host may be able to.
         """
         if self._stop.is_set():
             raise Stopped("another branch of this build failed")
@@ -78,7 +81,14 @@ class Runner:
             self._epochs = subject.store.journal.epochs(subject.build_id, subject.generation)
         epoch = self._epochs.get(step.number, 0)
         drop_torn_checkpoint(step.key(subject.build_id, subject.generation, epoch))
-        return step.task(subject.build_id, subject.generation, epoch)
+        try:
+            return step.task(subject.build_id, subject.generation, epoch)
+        except (OSError, Transient) as error:
+            # The API's steps are no host's: what they cannot reach is Prefect's server.
+            fault = fault_of_host(error, tries=step.retries + 1) if step.stage != "A" else None
+            if fault is None:
+                raise
+            raise fault from error
 
     def gather(self, *steps: Step) -> None:
         """Run steps that only look, all of them, and answer once for all they refuse.

@@ -27,16 +27,19 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
 from blocks.changes import Change, collecting
-from blocks.errors import FiftyError, LeaseLost
+from blocks.errors import FiftyError, LeaseLost, fault_of_host
 from blocks.state import StateStore, StepState
 from tasks import faults
 from tasks.reading import reading
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-RETRIES = 3
-RETRY_DELAYS_S = [0.2, 1.0, 4.0]
+#: A quarter of a minute in all: so long a libvirtd that is restarted may take to be back.
+RETRY_DELAYS_S = [0.2, 1.0, 4.0, 10.0]
+RETRIES = len(RETRY_DELAYS_S)
 JITTER = 0.5
+#: Any error of an undo is worth another try; a transient one is worth one more than this.
+UNDO_RETRIES = 2
 
 
 class Subject(Protocol):
@@ -193,8 +196,10 @@ def _worth_a_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
     return isinstance(error, FiftyError) and error.transient
 
 
-def _unless_taken_over(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return not isinstance(state.result(raise_on_failure=False), LeaseLost)
+def _worth_another_undo(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    if isinstance(state.result(raise_on_failure=False), LeaseLost):
+        return False
+    return run.run_count <= UNDO_RETRIES or _worth_a_retry(task, run, state)
 
 
 def _attempt() -> int:
@@ -204,8 +209,9 @@ def _attempt() -> int:
 
 def error_dict(error: BaseException) -> dict[str, Any]:
     """An error as the journal keeps it: `FiftyError.as_dict`, and the like for others."""
-    if isinstance(error, FiftyError):
-        return error.as_dict()
+    known = fault_of_host(error) if isinstance(error, OSError) else error
+    if isinstance(known, FiftyError):
+        return known.as_dict()
     if not isinstance(error, Exception):
         # Prefect's TerminationSignal, or KeyboardInterrupt: nobody's mistake.
         message = "by a cancel, by Ctrl-C or by SIGTERM"
@@ -219,11 +225,8 @@ def error_dict(error: BaseException) -> dict[str, Any]:
 
 
 def _tell(changes: list[Change]) -> None:
-    if not changes:
-        return
-    logger = get_run_logger()
     for change in changes:
-        logger.info("%s\n  # %s", change.what, change.command)
+        get_run_logger().info("%s\n  # %s", change.what, change.command)
 
 
 def _do_task(number: int, title: str, do: Callable[..., Any], retries: int) -> Task[..., Any]:
@@ -288,10 +291,9 @@ def _undo_task(number: int, title: str, undo: Callable[..., None]) -> Task[..., 
         name=f"undo {number:02d} {title}",
         task_run_name=f"undo {number:02d} · {title}",
         description=inspect.getdoc(undo),
-        # An undo can be repeated whatever went wrong: so every error of its own is worth it.
-        retries=2,
-        retry_delay_seconds=RETRY_DELAYS_S[:2],
+        retries=UNDO_RETRIES + 1,
+        retry_delay_seconds=RETRY_DELAYS_S[: UNDO_RETRIES + 1],
         retry_jitter_factor=JITTER,
-        retry_condition_fn=_unless_taken_over,
+        retry_condition_fn=_worth_another_undo,
         persist_result=False,
     )(body)

@@ -11,6 +11,7 @@ from blocks.errors import HostFault
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import GuestSpec, LibvirtHost
 from blocks.resources import Image, Instance, Port, TaskState
+from blocks.settings import settings
 from blocks.state import Build, StateStore
 from tasks.clocks import set_clock
 from tasks.vm_build import VM
@@ -79,7 +80,13 @@ def start_paused(instance: Instance, hypervisor: LibvirtHost, store: StateStore)
 
 
 @step(45, "Wait for the port to be plugged")
-def wait_for_plug(ports: list[Port], fabric: NetworkFabric) -> list[str]:
+def wait_for_plug(
+    instance: Instance,
+    ports: list[Port],
+    console_log: Path,
+    fabric: NetworkFabric,
+    hypervisor: LibvirtHost,
+) -> list[str]:
     """Wait until every tap has a carrier: QEMU holds it.
 
     Here Nova waits for Neutron's `network-vif-plugged` event.
@@ -88,6 +95,10 @@ def wait_for_plug(ports: list[Port], fabric: NetworkFabric) -> list[str]:
     waiting = list(ports)
     while waiting:
         waiting = [port for port in waiting if not fabric.carrier(port)]
+        state = hypervisor.state(instance.id) if waiting else None
+        if waiting and state not in ("paused", "running"):
+            words = f"the guest is {state or 'gone'}, before QEMU has opened its taps"
+            raise hypervisor.ended(instance.id, words, console_log)
         if waiting and time.monotonic() > deadline:
             taps = ", ".join(port.tap or "" for port in waiting)
             raise HostFault(f"QEMU did not open {taps} within {PLUG_TIMEOUT_S:g} s")
@@ -122,7 +133,7 @@ FAILURE_SIGNS = (
 )
 
 
-@step(47, "Watch the boot", retries=0)
+@step(47, "Watch the boot")
 def watch_boot(
     build: Build,
     instance: Instance,
@@ -135,8 +146,7 @@ def watch_boot(
 
     OpenStack keeps the log for `openstack console log show`, and looks at none of it.
     """
-    event = hypervisor.watch_console(
-        instance.id, console_log, INIT_SIGNS, FAILURE_SIGNS, image.boot_timeout_s
-    )
+    limit = settings().boot_wait_s or image.boot_timeout_s
+    event = hypervisor.watch_console(instance.id, console_log, INIT_SIGNS, FAILURE_SIGNS, limit)
     set_clock(store, build, "booted_s")
     return str(event)

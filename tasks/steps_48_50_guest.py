@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from blocks.errors import GuestFault
 from blocks.fabric import NetworkFabric
 from blocks.guest import accepts_key, banner
 from blocks.hypervisor import LibvirtHost
+from blocks.hypervisor.console import guest_fault
 from blocks.marks import dhcp_namespace
-from blocks.resources import Image, Instance, InstanceStatus, PortBinding
+from blocks.resources import Image, Instance, InstanceStatus, Port, PortBinding
+from blocks.settings import settings
 from blocks.state import Build, StateStore
 from tasks.clocks import set_clock
 from tasks.steps_41_47_hypervisor import FAILURE_SIGNS
@@ -27,50 +28,58 @@ _ARP_TIMEOUT_S = 0.1
 
 
 def _wait_until(
-    true: Callable[[], bool], instance: Instance, hypervisor: LibvirtHost, limit_s: float, what: str
+    true: Callable[[], bool],
+    instance: Instance,
+    console_log: Path,
+    hypervisor: LibvirtHost,
+    limit_s: float,
+    what: str,
 ) -> None:
     """Wait until something about a guest is true, as long as the guest lives."""
     deadline = time.monotonic() + limit_s
-    while not true():
-        state = hypervisor.state(instance.id)
-        if state != "running":
-            raise GuestFault(f"the guest is {state or 'gone'}, while waiting for {what}")
-        if time.monotonic() > deadline:
-            raise GuestFault(f"the guest gave no {what} within {limit_s:g} s")
-        time.sleep(POLL_S)
+    with hypervisor.looks_at_guest(instance.id, console_log, FAILURE_SIGNS, what) as look:
+        while not true():
+            look()
+            if time.monotonic() > deadline:
+                raise guest_fault(f"the guest gave no {what} within {limit_s:g} s", console_log)
+            time.sleep(POLL_S)
 
 
-@step(48, "See the guest on the network", retries=0)
+@step(48, "See the guest on the network")
 def see_guest(
     instance: Instance,
     image: Image,
     bindings: list[PortBinding],
+    dhcp_ports: list[Port],
+    console_log: Path,
     fabric: NetworkFabric,
     hypervisor: LibvirtHost,
 ) -> list[str]:
     """Wait for the guest's DHCP lease, and for its answer on each of its ports.
 
-    OpenStack has no such step; its guests are ACTIVE when QEMU runs.
+    A DHCP server that has died since step 32 is started again, as Neutron's agent does
+    (`neutron.agent.linux.external_process.ProcessMonitor`). OpenStack has no such step;
+    its guests are ACTIVE when QEMU runs.
     """
+    limit = settings().address_wait_s or image.boot_timeout_s
     seen = []
-    for binding in bindings:
+    for binding, dhcp_port in zip(bindings, dhcp_ports, strict=True):
         port, network = binding.port, binding.network
 
-        def answers(binding: PortBinding = binding) -> bool:
-            leased = not binding.subnets[0].dhcp or fabric.lease(binding.port) is not None
+        def answers(binding: PortBinding = binding, dhcp_port: Port = dhcp_port) -> bool:
+            if binding.subnets[0].dhcp and fabric.lease(binding.port) is None:
+                if not fabric.dhcp_runs(binding.network):
+                    fabric.serve_dhcp(binding.network, binding.subnets[0], dhcp_port)
+                return False
             # Asked often and briefly: a question from before the guest had its address is lost.
-            return leased and fabric.neighbour_answers(
-                binding.port, binding.network, _ARP_TIMEOUT_S
-            )
+            return fabric.neighbour_answers(binding.port, binding.network, _ARP_TIMEOUT_S)
 
-        _wait_until(
-            answers, instance, hypervisor, image.boot_timeout_s, f"answer on {network.name}"
-        )
+        _wait_until(answers, instance, console_log, hypervisor, limit, f"answer on {network.name}")
         seen.append(f"{port.addresses[0].address} on {network.name}")
     return seen
 
 
-@step(49, "Wait for the guest to be ready", retries=0)
+@step(49, "Wait for the guest to be ready")
 def wait_for_guest(
     build: Build,
     instance: Instance,
@@ -107,9 +116,9 @@ def wait_for_guest(
             _ANSWER_TIMEOUT_S,
         )
 
-    limit = image.boot_timeout_s
-    _wait_until(answers, instance, hypervisor, limit, "SSH banner")
-    _wait_until(lets_in, instance, hypervisor, limit, "login with the key")
+    limit = settings().ready_wait_s or image.boot_timeout_s
+    _wait_until(answers, instance, console_log, hypervisor, limit, "SSH banner")
+    _wait_until(lets_in, instance, console_log, hypervisor, limit, "login with the key")
     set_clock(store, build, "login_s")
     marker = ""
     if image.ready_marker:

@@ -97,6 +97,10 @@ class NetworkFabric:
         """
         self._dhcp.serve(network, subnet, dhcp_port)
 
+    def dhcp_runs(self, network: Network) -> bool:
+        """Whether the network's dnsmasq is alive."""
+        return self._dhcp.server(network.id).pid() is not None
+
     def stop_dhcp(self, network: Network) -> None:
         """Stop dnsmasq; remove the namespace, its leg and the files."""
         self._dhcp.stop(network)

@@ -6,10 +6,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.errors import GuestFault
+from blocks.errors import FiftyError, GuestFault
 
 Pattern = re.Pattern[bytes]
 
@@ -134,12 +135,22 @@ class _Follower:
         return True
 
 
+def guest_fault(message: str, log: Path) -> GuestFault:
+    """The error of a guest that failed; its details are the last 20 lines of its console."""
+    return GuestFault(message, details=tail(log))
+
+
+#: Makes the error of a guest that has ended, of words and its console's log.
+Ended = Callable[[str, Path], FiftyError]
+
+
 def watch_console(
     log: Path,
     wanted: Sequence[Pattern],
     failing: Sequence[Pattern],
     timeout_s: float,
     alive: Callable[[], bool],
+    ended: Ended = guest_fault,
 ) -> ConsoleEvent:
     """Wait until a guest says one of several things on its serial console.
 
@@ -153,6 +164,7 @@ def watch_console(
         failing: What makes it fail.
         timeout_s: Seconds from now.
         alive: Whether the guest still runs; asked about twice a second.
+        ended: Makes the error of one that does not.
 
     Raises:
         GuestFault: The guest said something that fails, ended, or said nothing of it in
@@ -160,9 +172,37 @@ def watch_console(
     """
     follower = _Follower(log)
     try:
-        return _watch(follower, log, wanted, failing, timeout_s, alive)
+        return _watch(follower, log, wanted, failing, timeout_s, alive, ended)
     finally:
         follower.close()
+
+
+@contextmanager
+def failures(log: Path, failing: Sequence[Pattern]) -> Iterator[Callable[[], None]]:
+    """Looks at a console, to be repeated while something else is waited for.
+
+    Args:
+        log: The console's log; need not be there yet. It is read from its beginning.
+        failing: What a guest says that has failed.
+
+    Yields:
+        The look, which raises GuestFault when the guest has said such a thing.
+    """
+    follower = _Follower(log)
+
+    def look() -> None:
+        for line in follower.lines():
+            _check(line, failing, log)
+
+    try:
+        yield look
+    finally:
+        follower.close()
+
+
+def _check(line: bytes, failing: Sequence[Pattern], log: Path) -> None:
+    if any(pattern.search(line) for pattern in failing):
+        raise guest_fault(f"the guest says: {_text(line)}", log)
 
 
 def _watch(
@@ -172,6 +212,7 @@ def _watch(
     failing: Sequence[Pattern],
     timeout_s: float,
     alive: Callable[[], bool],
+    ended: Ended,
 ) -> ConsoleEvent:
     stage = "nothing"
     deadline = time.monotonic() + timeout_s
@@ -180,16 +221,15 @@ def _watch(
     while True:
         for line in follower.lines(ending=late or not lives):
             stage = stage_of(line) or stage
-            if any(pattern.search(line) for pattern in failing):
-                raise _fault(f"the guest says: {_text(line)}", log)
+            _check(line, failing, log)
             for pattern in wanted:
                 if pattern.search(line):
                     return ConsoleEvent(_text(line), _text(pattern.pattern), stage)
         if not lives:
-            raise _fault(f"the guest has ended; its console had come to: {stage}", log)
+            raise ended(f"the guest has ended; its console had come to: {stage}", log)
         if late:
             what = f"the guest's console came to: {stage}, and to nothing of what was waited for"
-            raise _fault(f"{what}, within {timeout_s:g} s", log)
+            raise guest_fault(f"{what}, within {timeout_s:g} s", log)
         # One more read follows what is found here: for what was said until then.
         now = time.monotonic()
         late = now >= deadline
@@ -239,10 +279,6 @@ def tail(log: Path, lines: int = 20) -> list[str]:
         return []
     cleaned = [_text(_clean(line)) for line in content.split(b"\n")]
     return [line for line in cleaned if line.strip()][-lines:] if lines > 0 else []
-
-
-def _fault(message: str, log: Path) -> GuestFault:
-    return GuestFault(message, details=tail(log))
 
 
 def _clean(line: bytes) -> bytes:

@@ -28,7 +28,12 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
 }
-_FAILED_ENDS = (libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED)
+#: Where the reason tells more than the state does.
+_WHY = {
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED): "crashed",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED): "crashed",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): "stalled",
+}
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -166,8 +171,9 @@ class Domains:
         """What a domain does.
 
         Returns:
-            `running`, `paused`, `shutdown` (on its way), `shutoff`, `crashed` (the guest's
-            kernel panicked, or QEMU died), `suspended`, or None: there is no such domain.
+            `running`, `paused`, `shutdown` (on its way), `shutoff`, `crashed` (the kernel
+            panicked, or QEMU died), `stalled` (by QEMU: no room for what the guest wrote),
+            `suspended`, or None: there is no such domain.
         """
         return self.connection.call(
             f"look at the domain of {instance_id}",
@@ -192,18 +198,8 @@ class Domains:
             found = []
             for domain in conn.listAllDomains(0):
                 try:
-                    mark = mark_of(domain)
-                    if mark.get("site") == self.site:
-                        name = domain.name()
-                        found.append(
-                            Found(
-                                kind="domain",
-                                name=name,
-                                owner=domain.UUIDString(),
-                                age_s=_age_s(name),
-                                detail=_state(domain),
-                            )
-                        )
+                    if mark_of(domain).get("site") == self.site:
+                        found.append(_found(domain))
                 except libvirt.libvirtError as error:
                     # Undefined between the list and the look.
                     if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
@@ -286,9 +282,12 @@ def _if_there(
 
 def _state(domain: libvirt.virDomain) -> str:
     number, reason = domain.state()
-    if number == libvirt.VIR_DOMAIN_SHUTOFF and reason in _FAILED_ENDS:
-        return "crashed"
-    return _STATES.get(number, "unknown")
+    return _WHY.get((number, reason)) or _STATES.get(number, "unknown")
+
+
+def _found(domain: libvirt.virDomain) -> Found:
+    name, owner = domain.name(), domain.UUIDString()
+    return Found(kind="domain", name=name, owner=owner, age_s=_age_s(name), detail=_state(domain))
 
 
 def _age_s(name: str) -> float | None:

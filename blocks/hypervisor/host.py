@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import libvirt
 from lxml import etree
 
-from blocks.errors import HostFault, InvalidRequest
+from blocks.errors import NO_ROOM_HINT, FiftyError, HostFault, InvalidRequest
 from blocks.hypervisor import console, controls, port_rates
 from blocks.hypervisor.capabilities import (
     ARCHITECTURE,
@@ -211,10 +212,60 @@ class LibvirtHost(Domains):
 
         Raises:
             GuestFault: It fails, ends, or says nothing of it in time.
+            HostFault: It was ended by this host; see `ended`.
         """
+
+        def ended(message: str, log: Path) -> FiftyError:
+            return self.ended(instance_id, message, log)
+
         return console.watch_console(
-            log, wanted, failing, timeout_s, lambda: self.state(instance_id) == "running"
+            log, wanted, failing, timeout_s, lambda: self.state(instance_id) == "running", ended
         )
+
+    @contextmanager
+    def looks_at_guest(
+        self, instance_id: str, log: Path, failing: Sequence[re.Pattern[bytes]], what: str
+    ) -> Iterator[Callable[[], None]]:
+        """Looks at a guest, to be repeated while something else of it is waited for.
+
+        Args:
+            instance_id: Whose.
+            log: Its console's log.
+            failing: What it says there when it has failed.
+            what: What is waited for.
+
+        Yields:
+            The look. It raises GuestFault when the guest has said such a thing or has
+            ended, HostFault when it was ended by this host.
+        """
+        with console.failures(log, failing) as look_at_console:
+
+            def look() -> None:
+                state = self.state(instance_id)
+                look_at_console()
+                if state != "running":
+                    words = f"the guest is {state or 'gone'}, while waiting for {what}"
+                    raise self.ended(instance_id, words, log)
+
+            yield look
+
+    def ended(self, instance_id: str, message: str, log: Path) -> FiftyError:
+        """The error of a guest that does not run any more: this host's, or its own.
+
+        Args:
+            instance_id: Whose.
+            message: What is known already.
+            log: Its console's log, whose last lines are the details.
+        """
+        last = console.tail(log)
+        match self.state(instance_id):
+            case "crashed":
+                hint = "`dmesg` tells of a want of memory; QEMU's log is in /var/log/libvirt/qemu"
+                return HostFault(f"{message}: QEMU has died", hint=hint, details=last)
+            case "stalled":
+                why = "the host could not store what it wrote"
+                return HostFault(f"{message}: {why}", hint=NO_ROOM_HINT, details=last)
+        return console.guest_fault(message, log)
 
     def _set_rates(self, instance_id: str) -> None:
         taps, kib_s = self._with(instance_id, "read the ports", controls.ports)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blocks.errors import fault_of_host
+
 _PART = ".part"
 #: What `st_blocks` counts in, whatever the file system (stat(2)).
 _BLOCK = 512
@@ -44,6 +46,9 @@ def replacing(path: Path, mode: int, *, to_directory_owner: bool = True) -> Iter
 
     Yields:
         The temporary name, which the block fills; if it removes it, nothing is replaced.
+
+    Raises:
+        HostFault: There is no room for it, or the disk fails.
     """
     part = part_of(path)
     part.unlink(missing_ok=True)
@@ -59,8 +64,11 @@ def replacing(path: Path, mode: int, *, to_directory_owner: bool = True) -> Iter
             os.fsync(file.fileno())
         part.replace(path)
         sync_directory(path.parent)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        fault = fault_of_host(error, f"write {path}") if isinstance(error, OSError) else None
+        if fault is not None:
+            raise fault from error
         raise
 
 

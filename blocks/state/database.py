@@ -11,7 +11,7 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from blocks.errors import Conflict, NotFound, Transient
+from blocks.errors import NO_ROOM_HINT, Conflict, HostFault, NotFound, Transient
 
 #: How long a writer waits for another one, milliseconds.
 BUSY_TIMEOUT_MS = 60_000
@@ -104,6 +104,7 @@ class Database:
 
         Raises:
             Transient: Others held the database for longer than `BUSY_TIMEOUT_MS`.
+            HostFault: The disk is full.
         """
         try:
             writer = self._writer if durable else self._quick_writer
@@ -112,6 +113,10 @@ class Database:
         except OperationalError as error:
             if "locked" in str(error.orig):
                 raise Transient("the state store was busy for a minute") from error
+            if "is full" in str(error.orig):
+                raise HostFault(
+                    f"there is no room for the state store {self.path}", hint=NO_ROOM_HINT
+                ) from error
             raise
 
     def connect(self) -> Connection:
