@@ -42,7 +42,11 @@ Finisher = Callable[[dict[str, str]], State[Any]]
 
 
 def stopped_builds(store: StateStore) -> list[Build]:
-    """The builds that are not at an end, and that no living process works on."""
+    """The builds that are not at an end, and that no living process works on.
+
+    The leases of dead processes are forgotten: also those of builds that are at their end.
+    """
+    store.leases.forget_dead()
     return [
         build
         for build in store.builds.unfinished()

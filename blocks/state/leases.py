@@ -106,6 +106,20 @@ class Leases:
             if row is not None and row.token == token:
                 session.delete(row)
 
+    def forget_dead(self) -> list[str]:
+        """Forget the leases of who is gone: killed after its build's end, before its release.
+
+        One that has only expired may be renewed yet, where its process was stopped for a while.
+
+        Returns:
+            The builds whose leases they were.
+        """
+        with self._database.write() as session:
+            dead = [row for row in session.scalars(select(LeaseRow)) if self._gone(row)]
+            for row in dead:
+                session.delete(row)
+            return [row.build_id for row in dead]
+
     def held(self, build_id: str) -> str | None:
         """What a live lease on a build is for; None where there is none."""
         with self._database.read() as session:
@@ -113,9 +127,11 @@ class Leases:
             return row.purpose if row is not None and self._alive(row) else None
 
     def _alive(self, row: LeaseRow) -> bool:
-        if row.expires_at <= now():
-            return False
-        if row.host != self._host:
-            return True
         # On our own host the truth is at hand: no need to wait for a dead one's expiry.
-        return row.boot_id == boot_id() and process_started(row.pid) == row.pid_started
+        return row.expires_at > now() and not (row.host == self._host and self._gone(row))
+
+    def _gone(self, row: LeaseRow) -> bool:
+        """Whether its holder is gone; of another host it is thought so when it has expired."""
+        if row.host != self._host:
+            return row.expires_at <= now()
+        return row.boot_id != boot_id() or process_started(row.pid) != row.pid_started

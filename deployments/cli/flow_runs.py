@@ -81,11 +81,13 @@ def run_flow(name: str, request: Mapping[str, Any]) -> Done:
     gc.enable()
     catalogue.write(settings().home, catalogue.from_tasks())
     # After connect(): it imports Prefect.
-    from deployments.service.settle import note_process
+    from deployments.service.settle import cancelled_in_time, note_process
 
     flow = flow.with_options(on_running=[note_process])
     with _terminable():
         state = flow(dict(request), return_state=True)
+    if state.is_cancelling():
+        state = cancelled_in_time(state)
     flow_run_id = state.state_details.flow_run_id
     return Done(
         flow_run_id=str(flow_run_id) if flow_run_id else None,

@@ -31,6 +31,7 @@ from deployments.served_flows import WORK_POOL
 #: A run that was handed to a worker so long ago, and has no process, has no worker either.
 _HANDED_OVER = timedelta(seconds=60)
 _GONE = "its process is gone"
+_IN_TIME = "cancelled before it began"
 
 
 def identifier(host: str, pid: int) -> str:
@@ -55,6 +56,17 @@ def note_process(_flow: object, flow_run: FlowRun, _state: object) -> None:
         client.update_flow_run(flow_run.id, infrastructure_pid=process)
 
 
+def cancelled_in_time(state: State[Any]) -> State[Any]:
+    """The end of a run that was to be cancelled before it began: Prefect's engine leaves it so."""
+    end: State[Any] = Cancelled(message=_IN_TIME)
+    flow_run_id = state.state_details.flow_run_id
+    if flow_run_id is not None:
+        end.state_details.flow_run_id = flow_run_id
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run_id, end, force=True)
+    return end
+
+
 async def cancelling(client: PrefectClient, among: Collection[UUID]) -> list[UUID]:
     """Those of these runs that are to be cancelled."""
     found = await client.read_flow_runs(
@@ -70,7 +82,7 @@ async def not_begun(client: PrefectClient, flow_run_id: UUID) -> None:
     """Cancel a run that was not begun, if that is asked for; else let it wait again."""
     state = (await client.read_flow_run(flow_run_id)).state
     if state is not None and state.is_cancelling():
-        await _set(client, flow_run_id, Cancelled(message="cancelled before it began"))
+        await _set(client, flow_run_id, Cancelled(message=_IN_TIME))
     elif state is not None and state.is_pending():
         words = "given back: its worker was stopped before the run began"
         await _set(client, flow_run_id, Scheduled(message=words))
@@ -162,7 +174,7 @@ def _is_ours(recorded: str) -> bool:
 def _true_state(state: State[Any], why: str) -> State[Any]:
     """The state of a run whose process is gone without having set one."""
     if state.is_cancelling() and not why:
-        return Cancelled(message="cancelled before it began")
+        return Cancelled(message=_IN_TIME)
     if state.is_cancelling():
         return Cancelled(message=f"cancelled; {why}; what is left is undone by reconcile")
     return Crashed(message=why or "its process ended, and did not say how")

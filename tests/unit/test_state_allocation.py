@@ -172,9 +172,11 @@ def test_a_lease_is_held_by_one_and_free_when_its_holder_is_dead(store: StateSto
         _until(lambda: store.leases.held("build") == "create")
         with pytest.raises(Conflict):
             store.leases.acquire("build", "resume")
+        assert store.leases.forget_dead() == []
     finally:
         holder.kill()
         holder.wait()
+    assert store.leases.forget_dead() == ["build"]
     token = store.leases.acquire("build", "resume")
     assert store.leases.renew("build", token)
     store.leases.release("build", token)
