@@ -54,13 +54,16 @@ def authenticate(build: Build, store: StateStore) -> str:
 
 
 @step(2, "Limit the rate")
-def limit_rate(caller: Caller) -> str:
+def limit_rate(build: Build, caller: Caller, plan: dict[str, Any], store: StateStore) -> str:
     """Take one of the tenant's slots of this minute from a Prefect rate limit.
 
     Here OpenStack has oslo.limit and, before it, Nova's rate-limiting middleware. A
     caller over the limit is refused at once, and told when to come back, not made to wait.
     """
     name = rate_limit_name(caller.tenant)
+    if "rate_limit" in plan:
+        # Tried again, it is the same request: it has its slot.
+        return name
     # Prefect's client would wait two seconds after a 503, which an SQLite server gives when
     # it happens to be writing; the step's own retry comes sooner, and is seen.
     impatient = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
@@ -79,6 +82,7 @@ def limit_rate(caller: Caller) -> str:
             ) from error
     if not taken:
         raise NotFound(f"there is no rate limit {name!r}", hint="run `fifty init` again")
+    store.builds.note(build.id, rate_limit=name)
     return name
 
 

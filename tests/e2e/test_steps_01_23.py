@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId
 from prefect.events.filters import EventFilter, EventNameFilter
 
 from tests.cloud import Cloud
+from tests.prefect_api import api
 
 pytestmark = pytest.mark.e2e
 
@@ -30,6 +31,20 @@ def test_02_a_slot_of_the_tenants_rate_limit_was_taken(specimen: Cloud) -> None:
         limit = client.read_global_concurrency_limit_by_name("fifty-requests-default")
     assert limit.slot_decay_per_second > 0
     assert specimen.journal(specimen.build(NAME))[2].state == "done"
+
+
+def test_02_a_request_takes_one_slot_however_often_the_step_is_tried(cloud: Cloud) -> None:
+    path = "/v2/concurrency_limits/fifty-requests-default"
+    limit = api("GET", path).json()
+    narrow = {"limit": 1, "active_slots": 0, "slot_decay_per_second": 0.001}
+    assert api("PATCH", path, json=narrow).ok
+    try:
+        words = ("vm", "create", "one-slot", "--image", "micro", "--network", "lab")
+        refusal = cloud.json(*words, fault="2:flake:after,3:raise", code=1)
+        assert refusal["error"] == "InjectedFault"
+        assert cloud.json(*words, code=1)["error"] == "RateLimited"
+    finally:
+        api("PATCH", path, json={name: limit[name] for name in narrow})
 
 
 def test_03_the_role_is_one_that_may_create(specimen: Cloud) -> None:
