@@ -83,7 +83,7 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise Transient(f"{shlex.join(words)} did not end within {timeout_s:g} s") from error
     if done.returncode not in ok_codes:
-        said = (done.stderr.strip() or done.stdout.strip())[-_LONGEST_MESSAGE:]
+        said = " ".join((done.stderr.strip() or done.stdout).split())[-_LONGEST_MESSAGE:]
         full = os.strerror(errno.ENOSPC) in said
         raise HostFault(
             f"{shlex.join(words)} ended with {done.returncode}: {said}",

@@ -122,7 +122,7 @@ class PackageSource:
             raise Unsupported(
                 f"apt cannot provide {', '.join(names)}",
                 hint="run `apt-get update`, or set FIFTY_MIRROR to a Debian mirror",
-                details=error.message.rpartition(" ended with ")[2].splitlines(),
+                details=[error.message.rpartition(" ended with ")[2]],
             ) from error
         return [_package(line) for line in said.splitlines() if line.startswith("'")]
 
