@@ -14,7 +14,7 @@ class Found(BaseModel):
         kind: `domain`, `link`, `namespace`, `nft`, `process`, `directory`, `file`, ...
         name: What the host calls it.
         owner: The id it was made for (instance, port, network, router, volume).
-        age_s: How long it has been there, where the host can tell.
+        age_s: How long it has been there, where that can be told (see `blocks.ages`).
         detail: More of what identifies it (a pid, a path, an address).
     """
 
@@ -25,6 +25,11 @@ class Found(BaseModel):
     owner: str
     age_s: float | None = None
     detail: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What tells it from everything else on the host: kind, name, owner."""
+        return self.kind, self.name, self.owner
 
 
 class HasInventory(Protocol):

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
         builds: How many builds `fifty serve` runs at a time.
         lease_s: Seconds after which a build whose process gives no sign of life is free.
         accelerator: `auto` asks the machine; `kvm` or `tcg` insists.
+        audit_grace: So many seconds an audit lets a thing be that nothing owns, before it
+            removes it. As long as a dead process's lease, unless said otherwise.
         mirror: Debian mirror for image builds; none means the one of this host's apt.
         boot_wait_s: Seconds that step 47 waits for a guest's init; none means as long as
             its image says (`boot_timeout_s`), here and below.
@@ -46,6 +48,7 @@ class Settings(BaseSettings):
     builds: int = Field(default=4, ge=1, le=1000)
     lease_s: float = Field(default=60.0, gt=0)
     accelerator: str = "auto"
+    audit_grace: float = Field(default=60.0, ge=0.0)
     mirror: str | None = None
     boot_wait_s: float | None = Field(default=None, gt=0)
     address_wait_s: float | None = Field(default=None, gt=0)

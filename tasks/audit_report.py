@@ -31,15 +31,16 @@ def report_audit() -> State[Any]:
     """
     try:
         world = open_world(settings())
-        astray = audit(world).astray
+        report = audit(world)
     except FiftyError as error:
         return refused(error)
-    host = world.settings.host
-    if not astray:
+    host, astray = world.settings.host, report.astray
+    if report.clean:
         words = f"nothing is astray on {host}"
         create_markdown_artifact(key=ARTIFACT, markdown=f"# {words.capitalize()}\n")
         return Completed(message=words)
-    words = f"{len(astray)} thing(s) astray on {host}; `fifty audit --fix` removes them"
+    removable = sum(thing.removable for thing in astray)
+    words = f"{len(astray)} thing(s) astray on {host}; `fifty audit --fix` removes {removable}"
     rows = [
         {
             "kind": thing.kind,

@@ -50,7 +50,10 @@ def clear_gateway(router: Router, store: StateStore, fabric: NetworkFabric) -> N
     """Take a router's gateway away, record and leg."""
     if router.gateway is not None:
         fabric.disconnect_outside(router)
-        store.ports.delete(router.gateway.port.id)
+    # Also one that whoever set it was stopped over, before it had an address.
+    for port in store.ports.of_device(router.id):
+        if port.kind is PortKind.ROUTER_GATEWAY:
+            store.ports.delete(port.id)
     refresh_router(router.id, store, fabric)
 
 

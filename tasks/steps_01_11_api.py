@@ -266,6 +266,8 @@ def record_instance(build: Build, caller: Caller, request: VmRequest, store: Sta
         seed=secrets.token_hex(512),
     )
     store.volumes.plan(instance, request.volumes)
+    volumes = [volume.model_dump(mode="json") for volume in store.volumes.of(instance.id)]
+    store.builds.note(build.id, volumes=volumes)
     record(f"Recorded the instance {build.id} in BUILD", f"openstack server show {request.name}")
     return build.id
 

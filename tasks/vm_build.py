@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from blocks.errors import NotFound
 from blocks.hypervisor import GuestSpec, InstanceDirectories, LibvirtHost
 from blocks.resources import (
     Image,
@@ -165,7 +166,10 @@ class VmBuild(BuildSubject):
         for port in self.store.groups.ports_that_name(mine, host=self.store.host):
             if port.device_id in (None, self.build_id):
                 continue
-            build = self.store.builds.get(port.device_id)
+            try:
+                build = self.store.builds.get(port.device_id)
+            except NotFound:
+                continue  # nobody's: the audit finds it
             entry = self.store.journal.entry(build.id, build.generation, RULES_STEP)
             if entry is not None and entry.state in (StepState.RUNNING, StepState.DONE):
                 found.append(self._binding(port, build.name))
@@ -205,8 +209,14 @@ class VmBuild(BuildSubject):
 
     @read_once
     def volumes(self) -> list[Volume]:
-        """The instance's data volumes, in order."""
-        return self.store.volumes.of(self.build_id)
+        """The instance's data volumes in order; after their record is gone, as it last was.
+
+        The snapshot is what lets a file be deleted that an earlier rollback could not.
+        """
+        volumes = self.store.volumes.of(self.build_id)
+        if volumes:
+            return volumes
+        return [Volume.model_validate(volume) for volume in self.plan.get("volumes", [])]
 
     # Its files.
 

@@ -126,26 +126,34 @@ class Dhcp:
         dnsmasq would keep an address from its next owner for as long as the lease of the
         last one runs, so that the guest's own DHCPRELEASE is sent for it, as Neutron does.
         """
-        directory = self._site.of_network(port.network_id) / "dhcp"
-        reservation = directory / "hosts" / port.id
-        there = reservation.exists()
+        self.forget(port.network_id, port.id)
+        for fixed in port.addresses:
+            self._end_lease(port.network_id, port.mac, fixed.address)
+
+    def forget(self, network_id: str, port_id: str) -> None:
+        """The same by the port's id alone, as far as its reservation tells."""
+        directory = self._site.of_network(network_id) / "dhcp"
+        reservation = directory / "hosts" / port_id
+        there = reservation.read_text() if reservation.exists() else ""
+        if there.count(",") == 2:
+            mac, address, _name = there.split(",")
+            self._end_lease(network_id, mac, IPv4Address(address))
         reservation.unlink(missing_ok=True)
-        (directory / "names" / port.id).unlink(missing_ok=True)
-        server = self.server(port.network_id)
+        (directory / "names" / port_id).unlink(missing_ok=True)
         if there:
             # Files that appear are noticed by dnsmasq itself, files that vanish are not.
-            server.signal(signal.SIGHUP)
-            changes.record(f"Released the reservation of {port.mac}", ["rm", str(reservation)])
-        for fixed in port.addresses:
-            lease = self.lease_of(port, fixed.address)
-            if lease is not None and server.pid() is not None:
-                namespace = marks.dhcp_namespace(port.network_id)
-                leg = dhcp_release.release(namespace, fixed.address, lease.mac)
-                words = ["dhcp_release", leg, str(fixed.address), lease.mac]
-                changes.record(
-                    f"Ended the lease of {fixed.address}",
-                    ["ip", "netns", "exec", namespace, *words],
-                )
+            self.server(network_id).signal(signal.SIGHUP)
+            changes.record(f"Released the reservation of {port_id}", ["rm", str(reservation)])
+
+    def _end_lease(self, network_id: str, mac: str | None, address: IPv4Address) -> None:
+        lease = self._lease(network_id, mac, address)
+        if lease is not None and self.server(network_id).pid() is not None:
+            namespace = marks.dhcp_namespace(network_id)
+            leg = dhcp_release.release(namespace, address, lease.mac)
+            words = ["dhcp_release", leg, str(address), lease.mac]
+            changes.record(
+                f"Ended the lease of {address}", ["ip", "netns", "exec", namespace, *words]
+            )
 
     def lease(self, port: Port) -> DhcpLease | None:
         """The lease that the guest on this port has taken, if it has."""
@@ -157,12 +165,15 @@ class Dhcp:
 
     def lease_of(self, port: Port, address: IPv4Address) -> DhcpLease | None:
         """The lease of one address, if it is this port's MAC address that has it."""
-        path = self._site.of_network(port.network_id) / "dhcp" / "leases"
+        return self._lease(port.network_id, port.mac, address)
+
+    def _lease(self, network_id: str, mac: str | None, address: IPv4Address) -> DhcpLease | None:
+        path = self._site.of_network(network_id) / "dhcp" / "leases"
         if not path.exists():
             return None
         for line in path.read_text(errors="replace").splitlines():
             words = line.split()
-            if len(words) >= 4 and words[1] == port.mac and words[2] == str(address):
+            if len(words) >= 4 and words[1] == mac and words[2] == str(address):
                 expires = int(words[0])
                 return DhcpLease(
                     address=address,

@@ -10,15 +10,16 @@ is; it is ours where our directory has the network's.
 from __future__ import annotations
 
 import re
-import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from blocks import changes, marks
+from blocks import ages, changes, marks
 from blocks.errors import Conflict, InvalidRequest
 from blocks.fabric import files, legs, links, namespaces, nft, processes
+from blocks.fabric.dhcp import Dhcp
 from blocks.fabric.firewall import Firewall
 from blocks.fabric.links import with_links
 from blocks.fabric.site import Site
@@ -29,6 +30,7 @@ _TOKENS = {
     "dnsmasq": r"--conf-file={home}/([0-9a-f-]+)/dhcp/dnsmasq\.conf",
     "metadata": r"{home}/([0-9a-f-]+)/metadata/guests",
 }
+_RESERVATION, _DOCUMENTS = "reservation", "metadata"
 #: Links that hold others come after those.
 _LAST = {"vxlan": 1, "bridge": 2}
 
@@ -36,8 +38,9 @@ _LAST = {"vxlan": 1, "bridge": 2}
 class Inventory:
     """The site's things on this host."""
 
-    def __init__(self, site: Site, firewall: Firewall) -> None:
+    def __init__(self, site: Site, dhcp: Dhcp, firewall: Firewall) -> None:
         self._site = site
+        self._dhcp = dhcp
         self._firewall = firewall
 
     def found(self) -> list[Found]:
@@ -47,6 +50,7 @@ class Inventory:
             *self._nft(),
             *self._links(),
             *self._namespaces(),
+            *self._of_guests(),
             *self._directories(),
         ]
 
@@ -62,6 +66,8 @@ class Inventory:
             "nft": self._remove_nft,
             "link": self._remove_link,
             "namespace": self._remove_namespace,
+            _RESERVATION: self._remove_reservation,
+            _DOCUMENTS: self._remove_documents,
             "directory": self._remove_directory,
         }
         if found.kind not in removers:
@@ -74,15 +80,10 @@ class Inventory:
             for word in processes.command_line(int(path.name)):
                 server = self._server(word)
                 if server:
-                    age = _age_s(path)
+                    name, owner = server
+                    age, detail = ages.of_process(int(path.name)), f"pid {path.name}"
                     found.append(
-                        Found(
-                            kind="process",
-                            name=server[0],
-                            owner=server[1],
-                            age_s=age,
-                            detail=f"pid {path.name}",
-                        )
+                        Found(kind="process", name=name, owner=owner, age_s=age, detail=detail)
                     )
         return found
 
@@ -116,7 +117,7 @@ class Inventory:
             ):
                 mark = marks.parse_link_alias(link.alias or "")
                 if mark and mark[0] == self._site.name:
-                    detail = f"{link.kind}, for a {mark[1]}"
+                    detail = f"{link.kind} {link.index}, for a {mark[1]}"
                     found.append(Found(kind="link", name=link.name, owner=mark[2], detail=detail))
             return found
 
@@ -127,7 +128,8 @@ class Inventory:
         for name in namespaces.names(marks.NAMESPACE_PREFIX):
             owner = self._owner(name)
             if owner:
-                found.append(Found(kind="namespace", name=name, owner=owner))
+                age = namespaces.age_s(name)
+                found.append(Found(kind="namespace", name=name, owner=owner, age_s=age))
         return found
 
     def _owner(self, namespace: str) -> str | None:
@@ -139,13 +141,32 @@ class Inventory:
         return identifier if self._site.of_network(identifier).is_dir() else None
 
     def _directories(self) -> list[Found]:
+        return [
+            Found(kind="directory", name=str(path), owner=path.name, age_s=ages.of_file(path))
+            for path in self._networks()
+        ]
+
+    def _networks(self) -> list[Path]:
+        """The directories that are of networks, by their names."""
         if not self._site.directory.is_dir():
             return []
         return [
-            Found(kind="directory", name=str(path), owner=path.name, age_s=_age_s(path))
+            path
             for path in sorted(self._site.directory.iterdir())
-            if path.is_dir() and not path.name.startswith(".")
+            if path.is_dir() and _is_uuid(path.name)
         ]
+
+    def _of_guests(self) -> list[Found]:
+        """What is kept for each port, by its id, and for each address, by itself."""
+        found = []
+        for network in self._networks():
+            for path in sorted((network / "dhcp" / "hosts").glob("[0-9a-f]*")):
+                age = ages.of_file(path)
+                found.append(Found(kind=_RESERVATION, name=str(path), owner=path.name, age_s=age))
+            for path in sorted((network / "metadata" / "guests").glob("[0-9]*")):
+                owner, age = f"{network.name}/{path.name}", ages.of_file(path)
+                found.append(Found(kind=_DOCUMENTS, name=str(path), owner=owner, age_s=age))
+        return found
 
     def _stop(self, found: Found) -> None:
         pid = int(found.detail.removeprefix("pid "))
@@ -186,16 +207,31 @@ class Inventory:
         legs.remove_legs(found.name)
         namespaces.remove(found.name)
 
+    def _remove_reservation(self, found: Found) -> None:
+        path = Path(found.name)
+        network = path.parents[2].name
+        if path != self._site.of_network(network) / "dhcp" / "hosts" / found.owner:
+            raise Conflict(f"the reservation {found.name} is not ours")
+        self._dhcp.forget(network, found.owner)
+
+    def _remove_documents(self, found: Found) -> None:
+        path = Path(found.name)
+        network, _, address = found.owner.partition("/")
+        if path != self._site.of_network(network) / "metadata" / "guests" / address:
+            raise Conflict(f"the documents {found.name} are not ours")
+        if files.remove_tree(path):
+            changes.record(f"Removed the metadata for {address}", ["rm", "-r", str(path)])
+
     def _remove_directory(self, found: Found) -> None:
         path = Path(found.name)
-        if path.parent != self._site.directory:
+        if path.parent != self._site.directory or not _is_uuid(path.name):
             raise Conflict(f"the directory {found.name} is not ours")
         if files.remove_tree(path):
             changes.record(f"Removed the directory {path}", ["rm", "-r", str(path)])
 
 
-def _age_s(path: Path) -> float | None:
+def _is_uuid(text: str) -> bool:
     try:
-        return max(0.0, time.time() - path.stat().st_mtime)
-    except FileNotFoundError:
-        return None
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from pyroute2 import IPRoute
 
-from blocks import changes
+from blocks import ages, changes
 from blocks.errors import Conflict, HostFault
 
 _RUN = Path("/run/netns")
@@ -138,6 +138,11 @@ def mark_of(namespace: str) -> str | None:
             return alias
 
     return run_in(namespace, read) if exists(namespace) else None
+
+
+def age_s(namespace: str) -> float | None:
+    """Seconds since a namespace got its name; None where there is no such name."""
+    return ages.of_file(_RUN / namespace)
 
 
 def without_ipv6(link: str) -> None:

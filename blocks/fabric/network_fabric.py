@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from blocks.fabric import neighbours
+from blocks.fabric import neighbours, parts
 from blocks.fabric.dhcp import Dhcp, DhcpLease
 from blocks.fabric.firewall import Firewall
 from blocks.fabric.inventory import Inventory
@@ -43,7 +43,7 @@ class NetworkFabric:
         self._metadata = Metadata(self._site)
         self._ports = Ports(self._site, self._segments)
         self._firewall = Firewall(self._site)
-        self._inventory = Inventory(self._site, self._firewall)
+        self._inventory = Inventory(self._site, self._dhcp, self._firewall)
 
     def check(self, network: Network) -> None:
         """Refuse a network that this host cannot realize.
@@ -212,8 +212,8 @@ class NetworkFabric:
         Returns:
             The differences in words; nothing, if the port is proven.
         """
-        parts = (self._segments, self._dhcp, self._routing, self._metadata)
-        return Proof(*parts, self._ports, self._firewall).differences(binding, router)
+        wired = (self._segments, self._dhcp, self._routing, self._metadata)
+        return Proof(*wired, self._ports, self._firewall).differences(binding, router)
 
     def prove_each(
         self, read: Callable[[], Iterable[tuple[PortBinding, Router | None]]]
@@ -237,6 +237,20 @@ class NetworkFabric:
             HostFault: The network's DHCP namespace is not there.
         """
         return neighbours.answers(port, network, timeout_s)
+
+    def parts_of_network(
+        self, network: Network, subnets: Sequence[Subnet], dhcp_port: Port | None
+    ) -> list[Found]:
+        """What of a network is on this host, its anchor, when all of it is there."""
+        return parts.of_network(self._site, network, subnets, dhcp_port)
+
+    def parts_of_router(self, router: Router) -> list[Found]:
+        """What of a router is on its host when all of it is there."""
+        return parts.of_router(router)
+
+    def parts_of_port(self, binding: PortBinding) -> list[Found]:
+        """What of a guest's port is on its host when all of it is there."""
+        return parts.of_port(self._site, binding)
 
     def inventory(self) -> list[Found]:
         """All that this site's fabric has on the host, in an order of removal."""

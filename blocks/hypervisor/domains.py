@@ -6,14 +6,13 @@ Every call finds the domain by the instance's id, its UUID, and takes "already s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
 from lxml import etree
 
-from blocks import changes
+from blocks import ages, changes
 from blocks.errors import Conflict, HostFault
 from blocks.hypervisor.connection import Connection
 from blocks.hypervisor.domain_mark import mark_of, mark_of_xml
@@ -40,8 +39,8 @@ _UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
-#: Where libvirt's system daemon keeps definitions; tells how old a domain is.
-_DEFINITIONS = Path("/etc/libvirt/qemu")
+#: What libvirt's system daemon keeps of a domain, and of one that is running.
+_KEPT = ("/etc/libvirt/qemu/{}.xml", "/run/libvirt/qemu/{}.pid")
 
 
 class Domains:
@@ -291,7 +290,6 @@ def _found(domain: libvirt.virDomain) -> Found:
 
 
 def _age_s(name: str) -> float | None:
-    try:
-        return max(0.0, time.time() - (_DEFINITIONS / f"{name}.xml").stat().st_mtime)
-    except OSError:
-        return None
+    """How old a domain is; of a transient one, its process."""
+    known = (ages.of_file(Path(kept.format(name))) for kept in _KEPT)
+    return next((age for age in known if age is not None), None)

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import stat
-import time
 import uuid
 from pathlib import Path
 
-from blocks import changes
+from blocks import ages, changes
 from blocks.errors import Conflict, HostFault, InvalidRequest
+from blocks.hypervisor import guest_processes
 from blocks.hypervisor.identity import qemu_identity
 from blocks.inventory import Found
 
@@ -82,12 +82,15 @@ class InstanceDirectories:
         """Remove an instance's directory with all that is in it; already gone is fine.
 
         Args:
-            found: The instance's id, or what the inventory told of its directory.
+            found: The instance's id, or what the inventory told of; a process is stopped.
 
         Raises:
             Conflict: It does not carry our marker.
             HostFault: It cannot be removed.
         """
+        if isinstance(found, Found) and found.kind == guest_processes.KIND:
+            guest_processes.remove(found, self.root)
+            return
         instance_id = found if isinstance(found, str) else found.owner
         path = self.path(instance_id)
         if isinstance(found, Found) and (found.kind, found.name) != ("directory", str(path)):
@@ -120,18 +123,28 @@ class InstanceDirectories:
         changes.record(f"Removed the directory {path}", ["rm", "-r", str(path)])
 
     def inventory(self) -> list[Found]:
-        """The directories that carry this site's marker, by their names."""
+        """The guests' processes, and the directories that carry this site's marker."""
         if not self.root.is_dir():
             return []
         return [
-            Found(
-                kind="directory",
-                name=str(path),
-                owner=path.name,
-                age_s=max(0.0, time.time() - path.stat().st_mtime),
-            )
-            for path in sorted(self.root.iterdir())
-            if _is_uuid(path.name) and self._is_ours(path, path.name)
+            *guest_processes.inventory(self.root),
+            *(
+                Found(kind="directory", name=str(path), owner=path.name, age_s=ages.of_file(path))
+                for path in sorted(self.root.iterdir())
+                if _is_uuid(path.name) and self._is_ours(path, path.name)
+            ),
+        ]
+
+    def parts(self, instance_id: str) -> list[Found]:
+        """What of a guest that runs is here: its process, its directory, its two disks."""
+        path = self.path(instance_id)
+        return [
+            Found(kind=guest_processes.KIND, name=guest_processes.NAME, owner=instance_id),
+            Found(kind="directory", name=str(path), owner=instance_id),
+            *(
+                Found(kind="file", name=str(path / name), owner=instance_id)
+                for name in (DISK, CONFIG_DRIVE)
+            ),
         ]
 
     def _prepare_root(self, uid: int, gid: int) -> None:

@@ -168,7 +168,7 @@ class ImageStore:
         self._exports.release(disk)
 
     def inventory(self) -> list[Found]:
-        """What is there only while something is being made: see `leftovers`."""
+        """The catalogue's files, and what is being made: see `leftovers`."""
         return leftovers.inventory(self._directory, self._exports)
 
     def remove(self, found: Found) -> None:

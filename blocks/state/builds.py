@@ -11,6 +11,7 @@ from sqlalchemy import case, select
 from blocks.errors import Conflict, NotFound
 from blocks.state.database import Database
 from blocks.state.leases import holds, lost
+from blocks.state.living import OVER
 from blocks.state.tables import BuildRow
 
 
@@ -170,12 +171,19 @@ class Builds:
             )
             return [_build(row) for row in rows]
 
+    def open_ends(self) -> list[Build]:
+        """Builds that hold things and may go on: unfinished, kept, or in need of attention."""
+        with self._database.read() as session:
+            rows = session.scalars(
+                select(BuildRow).where(BuildRow.state.not_in(OVER)).order_by(BuildRow.accepted_at)
+            )
+            return [_build(row) for row in rows]
+
     def over_since(self, before: datetime) -> set[str]:
         """The ids of the builds that came to an end, which is no more to be changed, before."""
-        ends = ("complete", "undone", "refused", "deleted")
         with self._database.read() as session:
             query = select(BuildRow.id).where(
-                BuildRow.state.in_(ends), BuildRow.updated_at < before
+                BuildRow.state.in_(OVER), BuildRow.updated_at < before
             )
             return set(session.scalars(query))
 

@@ -115,7 +115,7 @@ class Leases:
             The builds whose leases they were.
         """
         with self._database.write() as session:
-            dead = [row for row in session.scalars(select(LeaseRow)) if self._gone(row)]
+            dead = [row for row in session.scalars(select(LeaseRow)) if self.is_gone(row)]
             for row in dead:
                 session.delete(row)
             return [row.build_id for row in dead]
@@ -126,12 +126,18 @@ class Leases:
             row = session.get(LeaseRow, build_id)
             return row.purpose if row is not None and self._alive(row) else None
 
+    def live(self) -> dict[str, str]:
+        """What the live leases are for, by their builds' ids."""
+        with self._database.read() as session:
+            rows = session.scalars(select(LeaseRow)).all()
+        return {row.build_id: row.purpose for row in rows if self._alive(row)}
+
     def _alive(self, row: LeaseRow) -> bool:
         # On our own host the truth is at hand: no need to wait for a dead one's expiry.
-        return row.expires_at > now() and not (row.host == self._host and self._gone(row))
+        return row.expires_at > now() and not (row.host == self._host and self.is_gone(row))
 
-    def _gone(self, row: LeaseRow) -> bool:
-        """Whether its holder is gone; of another host it is thought so when it has expired."""
+    def is_gone(self, row: LeaseRow) -> bool:
+        """Whether a lease's holder is gone; one of another host, when it has expired."""
         if row.host != self._host:
             return row.expires_at <= now()
         return row.boot_id != boot_id() or process_started(row.pid) != row.pid_started

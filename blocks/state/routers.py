@@ -116,6 +116,8 @@ def _router(session: Session, row: RouterRow) -> Router:
         select(PortRow).where(PortRow.device_id == row.id).order_by(PortRow.id)
     ).all():
         port = port_model(session, port_row)
+        if not port.addresses:
+            continue  # it is being recorded, or whoever did so was stopped: no leg yet
         network_row = session.get_one(NetworkRow, port_row.network_id)
         subnet_row = session.get_one(SubnetRow, port.addresses[0].subnet_id)
         leg = RouterLeg(

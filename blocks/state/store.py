@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from blocks.state.allocations import Allocations
 from blocks.state.builds import Builds
 from blocks.state.compute import Flavors, Hosts
 from blocks.state.database import Database
@@ -51,6 +52,7 @@ class StateStore:
         self.builds = Builds(self.database)
         self.journal = Journal(self.database)
         self.leases = Leases(self.database, host, lease_s)
+        self.allocations = Allocations(self.database, self.leases)
 
     @property
     def site(self) -> str:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import os
 import stat
-import time
 import uuid
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from blocks import changes
+from blocks import ages, changes
 from blocks.commands import Limits, run
 from blocks.errors import Conflict, HostFault, InvalidRequest, UnsafeImage
 from blocks.hypervisor.identity import qemu_identity
@@ -162,7 +161,7 @@ class VolumePool:
         for path in sorted(self.directory.iterdir()):
             owner = path.name[:36]
             if _is_uuid(owner) and path.name[36:] in _SUFFIXES:
-                age = max(0.0, time.time() - path.lstat().st_mtime)
+                age = ages.of_file(path)
                 found.append(Found(kind="file", name=str(path), owner=owner, age_s=age))
         return found
 

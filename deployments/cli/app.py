@@ -31,7 +31,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "init": ("site", "Make what must be there before the first VM."),
         "steps": ("site", "Tell the catalogue of the fifty steps."),
         "serve": ("serve", "Run what the Prefect server asks for, on this host."),
-        "audit": ("site", "Find, and remove, what is astray on this host."),
+        "audit": ("audit", "Find, and remove, what is astray on this host."),
         "env": ("environment", "Print what curl and prefect need, for a shell."),
         "reconcile": ("reconcile", "Bring every build that stopped to an end."),
         "stats": ("stats", "Tell how long the steps of the last builds took."),

@@ -8,11 +8,20 @@ from datetime import datetime
 from typing import Any
 
 from blocks.errors import NotFound
-from blocks.resources import Image, Instance, Network, Router, RouterLeg
+from blocks.resources import (
+    Clocks,
+    Image,
+    Instance,
+    InstanceStatus,
+    Network,
+    Router,
+    RouterLeg,
+)
 from blocks.settings import settings
 from blocks.state import Build, Entry, StateStore, StepState
 from blocks.state.plugs import Plug
 from deployments.catalogue import StepInfo
+from deployments.cli import standing
 from deployments.prefect_settings import run_url
 
 _INSTANCE = {
@@ -63,6 +72,29 @@ def vm_in_full(store: StateStore, instance: Instance) -> dict[str, Any]:
         "login_command": f"fifty vm ssh {instance.name}",
         "console_log": str(settings().instances / instance.id / "console.log"),
         "url": flow_run_url(instance.flow_run_id),
+        "build": standing.standing_of(store, instance.id),
+    }
+
+
+def vm_of_build(store: StateStore, build: Build) -> dict[str, Any]:
+    """A VM of which nothing but its build is recorded: it stopped before step 10."""
+    return {
+        **dict.fromkeys(_INSTANCE | {"flavor", "image"}),
+        "id": build.id,
+        "name": build.name,
+        "status": InstanceStatus.BUILD.value,
+        "addresses": [],
+        "request_id": build.request_id,
+        "generation": build.generation,
+        "flow_run_id": build.flow_run_id,
+        "clocks": dict.fromkeys(Clocks.model_fields),
+        "fault": build.fault,
+        "tenant_id": build.tenant_id,
+        "created_at": build.accepted_at.isoformat(),
+        "updated_at": build.updated_at.isoformat(),
+        "volumes": [],
+        "url": flow_run_url(build.flow_run_id),
+        "build": standing.standing(store, build),
     }
 
 

@@ -1,4 +1,4 @@
-"""`fifty init`, `steps` and `audit`: this site as a whole."""
+"""`fifty init` and `steps`: this site as a whole."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from cyclopts import Parameter
 
 from blocks.errors import NotFound
 from blocks.settings import settings
-from deployments import catalogue, kvm_device, prefect_settings
+from deployments import catalogue, prefect_settings
 from deployments.cli import output
-from deployments.cli.context import Flag, Json, open_store, require_root
+from deployments.cli.context import Json, require_root
 from deployments.cli.glyphs import STAGES
-
-ASTRAY = 3
-REMOVED = 4
 
 
 def init(*, api_url: str | None = None, json: Json = False) -> None:
@@ -102,50 +99,3 @@ def _tell(step: catalogue.StepInfo) -> None:
     )
     output.say()
     output.say(textwrap.dedent(step.doc).strip())
-
-
-def audit(*, fix: Flag = False, json: Json = False) -> int:
-    """Compare what carries our mark on this host with what the state store says.
-
-    Exits 0 when nothing is astray, 3 when something is, 4 when it was and all of it was
-    removed.
-
-    Args:
-        fix: Remove what is astray.
-    """
-    require_root("an audit")
-    open_store()
-    prefect_settings.require_answer(prefect_settings.prepare(settings(), console=False))
-    # After prepare(): it imports Prefect.
-    from blocks.world import open_world
-    from tasks.audit import audit as look
-
-    world = open_world(settings())
-    before = look(world, fix=fix)
-    advice = kvm_device.advice()
-    clean = before.clean or (fix and look(world, fix=False).clean)
-    if json:
-        output.document(
-            {
-                "clean": before.clean,
-                "fixed": bool(fix and clean and not before.clean),
-                "astray": [thing.model_dump(mode="json") for thing in before.astray],
-                "advice": [advice] if advice else [],
-            }
-        )
-    else:
-        output.table(
-            ("KIND", "NAME", "OWNER", "AGE", "WHY"),
-            (
-                (thing.kind, thing.name, thing.owner, output.duration(thing.age_s), thing.why)
-                for thing in before.astray
-            ),
-            "Nothing is astray.",
-        )
-        if not before.clean and fix:
-            output.say("All of it is removed." if clean else "Not all of it could be removed.")
-        if advice:
-            output.say(f"advice: {advice}")
-    if before.clean:
-        return 0
-    return REMOVED if clean else ASTRAY

@@ -9,6 +9,7 @@ from blocks.settings import settings
 from blocks.state import Build, StateStore, StepState
 from deployments import catalogue
 from deployments.cli.flow_runs import Done
+from deployments.cli.standing import what_next
 
 
 def failure(
@@ -39,19 +40,6 @@ def failure(
         "left": []
         if over
         else [step for step, state in steps.items() if state is not StepState.UNDONE],
-        "next": _next(build),
+        "next": what_next(build),
     }
     return document
-
-
-def _next(build: Build) -> dict[str, str]:
-    """The commands that make sense now, by what they do."""
-    commands = {
-        "building": ("resume", "rollback"),
-        "kept": ("resume", "rollback"),
-        "needs_attention": ("rollback",),
-        "undoing": ("rollback",),
-        "undone": ("delete",),
-        "deleting": ("delete",),
-    }.get(build.state, ())
-    return {command: f"fifty vm {command} {build.name}" for command in commands}

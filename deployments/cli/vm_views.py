@@ -6,13 +6,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from blocks.errors import NotFound
 from blocks.settings import settings
 from blocks.state import Build, StateStore
+from blocks.state.living import OVER
 from deployments import catalogue
 from deployments.cli import documents, output
 from deployments.cli.context import AllTenants, Credentials, Flag, Json
 from deployments.cli.glyphs import GLYPHS, STAGES
-from deployments.cli.scope import open_scope, with_tenants
+from deployments.cli.scope import Scope, open_scope, with_tenants
+from deployments.cli.standing import NEXT, standing
 
 
 def list(
@@ -70,15 +73,25 @@ def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -
         name: The VM's name or id.
     """
     scope = open_scope(credentials)
-    found = documents.vm_in_full(scope.store, scope.vm(name))
+    found = _in_full(scope, name)
     if json:
         output.document(found)
     else:
-        show_vm(found)
+        _show_vm(found)
 
 
-def show_vm(found: dict[str, Any]) -> None:
-    """A VM for a person to read."""
+def _in_full(scope: Scope, name: str) -> dict[str, Any]:
+    """A VM; where nothing but its build is recorded yet, what that says."""
+    try:
+        return documents.vm_in_full(scope.store, scope.vm(name))
+    except NotFound:
+        build = scope.build(name)
+        if build.state in OVER:
+            raise
+    return documents.vm_of_build(scope.store, build)
+
+
+def _show_vm(found: dict[str, Any]) -> None:
     clocks, fault = found["clocks"], found["fault"]
     output.facts(
         (
@@ -96,20 +109,36 @@ def show_vm(found: dict[str, Any]) -> None:
             ("generation", found["generation"]),
             ("request", found["request_id"]),
             ("created", found["created_at"]),
-            ("console", found["console_log"]),
+            ("console", found.get("console_log")),
             ("run", found["url"]),
         )
     )
     if fault:
-        show_fault(fault)
+        _show_fault(fault)
+    if found["build"]:
+        _show_standing(found["build"])
 
 
 #: The three clocks, each from the request's acceptance.
 CLOCKS = ("running", "booted", "login")
 
 
-def show_fault(fault: dict[str, Any]) -> None:
-    """Why a VM is in ERROR or needs attention."""
+def _show_standing(build: dict[str, Any]) -> None:
+    """How a build stands that is not complete: what it has made, and what can be done."""
+    output.say(output.plain(build["words"]))
+    if build["made"]:
+        left = build["state"] == "needs_attention"
+        output.say("What is left:" if left else "What it has made:")
+    for item in build["made"]:
+        output.say(f"  {item['step']:02d} · {output.plain(item['title'])}")
+        for line in item["what"]:
+            output.say(f"       {output.plain(line)}")
+    width = max(map(len, build["next"].values()), default=0)
+    for what, command in build["next"].items():
+        output.say(f"  {output.plain(command).ljust(width)}    {NEXT[what]}")
+
+
+def _show_fault(fault: dict[str, Any]) -> None:
     step = fault.get("step")
     output.say(f"fault{f' at step {step}' if step else ''}: {output.plain(fault.get('message'))}")
     for line in fault.get("details") or ():
@@ -118,7 +147,9 @@ def show_fault(fault: dict[str, Any]) -> None:
         output.say(f"hint: {output.plain(fault['hint'])}")
 
 
-def _flavor(found: dict[str, Any]) -> str:
+def _flavor(found: dict[str, Any]) -> str | None:
+    if found["flavor"] is None:
+        return None
     size = f"{found['vcpus']} vcpu, {found['ram_mib']} MiB, {found['disk_gib']} GiB"
     return f"{found['flavor']} ({size})"
 
@@ -160,7 +191,7 @@ def steps(
         _show_step(item, changes=changes)
     if not known:
         output.say("(`fifty steps` once, and the steps have their titles here)")
-    _show_end(store, build, found)
+    _show_end(store, build)
 
 
 def _show_step(item: dict[str, Any], *, changes: bool) -> None:
@@ -178,17 +209,9 @@ def _show_step(item: dict[str, Any], *, changes: bool) -> None:
             output.say(f"       # {output.plain(change['command'])}")
 
 
-def _show_end(store: StateStore, build: Build, found: Any) -> None:  # noqa: ANN401 - `list` is a command here
-    name = output.plain(build.name)
-    begun = [item["number"] for item in found if item["state"] not in ("pending", "undone")]
-    under_way = build.state in ("building", "undoing", "deleting")
-    if under_way and begun and store.leases.held(build.id) is None:
-        output.say(f"No process works on it: it stopped at step {begun[-1]}.")
-        if build.state == "building":
-            output.say(f"  fifty vm resume {name}      go on")
-        if build.state == "deleting":
-            output.say(f"  fifty vm delete {name}      delete it to its end")
-        else:
-            output.say(f"  fifty vm rollback {name}    undo it")
-    elif build.fault:
-        show_fault(build.fault)
+def _show_end(store: StateStore, build: Build) -> None:
+    if build.fault:
+        _show_fault(build.fault)
+    stands = standing(store, build)
+    if stands:
+        _show_standing({**stands, "made": []})

@@ -185,7 +185,8 @@ def test_what_is_left_is_found_by_its_marks_and_removed(lab: Lab) -> None:
     fabric = NetworkFabric(lab.directory / "networks", lab.site, "lab")
     found = fabric.inventory()
     kinds = {each.kind for each in found}
-    assert kinds == {"process", "nft", "link", "namespace", "directory"}
+    of_guests = {"reservation", "metadata"}
+    assert kinds == {"process", "nft", "link", "namespace", "directory", *of_guests}
     owners = {each.owner for each in found}
     assert {net.network.id, outside.network.id, router.id, binding.port.id} <= owners
     for each in found:

@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from blocks.errors import Conflict, FiftyError, GuestFault, InvalidRequest, NotF
 from blocks.images import ImageStore
 from blocks.images.exports import mount_points
 from blocks.images.files import part_of
-from blocks.images.leftovers import BUILD, EXPORT, PART
+from blocks.images.leftovers import BUILD, EXPORT, IMAGE, PART
 from blocks.resources.image import ImageFormat
 from blocks.resources.request import InjectedFile
 
@@ -370,19 +371,23 @@ def test_a_daemon_that_was_left_is_ended_by_release(
 
 def test_remove_touches_only_what_is_ours(store: ImageStore, tmp_path: Path) -> None:
     images = tmp_path / "images"
-    (images / "build" / "some-image").mkdir(parents=True)
-    (images / "store").mkdir()
-    (images / "store" / "some-image.qcow2.part").touch()
-    (images / "store" / "whole.qcow2").touch()
+    ours, whole, others = str(uuid.uuid4()), str(uuid.uuid4()), "some-image"
+    (images / "store").mkdir(parents=True)
+    for name in (ours, others):
+        (images / "build" / name).mkdir(parents=True)
+        (images / "store" / f"{name}.qcow2.part").touch()
+    for name in (whole, others):
+        (images / "store" / f"{name}.qcow2").touch()
     found = store.inventory()
-    assert [one.kind for one in found] == [BUILD, PART]
-    assert {one.owner for one in found} == {"some-image"}
+    assert [(one.kind, one.owner) for one in found] == [(BUILD, ours), (IMAGE, whole), (PART, ours)]
     other = tmp_path / "other"
     other.mkdir()
     for name in (str(other), str(images / "build" / ".." / ".." / "other")):
         with pytest.raises(InvalidRequest):
             store.remove(found[0].model_copy(update={"name": name}))
-    for one in found:
+    for one in (*found, *found):
         store.remove(one)
     assert store.inventory() == []
-    assert (images / "store" / "whole.qcow2").exists()
+    assert (images / "build" / others).is_dir()
+    left = {path.name for path in (images / "store").iterdir()}
+    assert left == {f"{others}.qcow2", f"{others}.qcow2.part"}

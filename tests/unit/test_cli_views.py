@@ -135,9 +135,9 @@ def test_steps_of_a_build(filled: Filled, capsys: pytest.CaptureFixture[str]) ->
     assert "# ip link add x" in text
     assert "2 attempts" in text
     # Nobody holds its lease, so it has stopped, and that is said.
-    assert "it stopped at step 3" in text
+    assert "It stopped at step 3 (Do 3) while building" in text
     token = filled.store.leases.acquire(build.id, "create")
-    assert "it stopped" not in _text(capsys, "vm", "steps", "hello")
+    assert "It stopped" not in _text(capsys, "vm", "steps", "hello")
     filled.store.leases.release(build.id, token)
 
 
@@ -251,3 +251,55 @@ def test_the_console(filled: Filled, capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_a_console_on_a_terminal(raw: str, shown: str) -> None:
     assert for_terminal(raw) == shown
+
+
+def test_a_build_that_did_not_end_well_says_where_why_what_is_there_and_what_next(
+    filled: Filled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vm = filled.add_vm("hello", fault={"error": "HostFault", "message": "no disk", "step": 3})
+    store, journal = filled.store, filled.store.journal
+    made = Change(what="Made a link", command="ip link add x")
+    for step, state in ((1, StepState.DONE), (2, StepState.DONE), (3, StepState.FAILED)):
+        journal.intend(vm.id, 1, step, "here")
+        journal.close(vm.id, 1, step, state, [made] if step == 2 else [])
+
+    store.builds.update(vm.id, state="kept", fault={"error": "X", "message": "no disk", "step": 3})
+    build = _json(capsys, "vm", "show", "hello")["build"]
+    assert (build["state"], build["step"], build["step_title"]) == ("kept", 3, "Do 3")
+    assert [(item["step"], item["what"]) for item in build["made"]] == [(2, ["Made a link"])]
+    assert build["next"] == {
+        "resume": "fifty vm resume hello",
+        "rollback": "fifty vm rollback hello",
+    }
+    text = _text(capsys, "vm", "show", "hello")
+    for words in ("It stopped at step 3 (Do 3), and is kept", "no disk", "Made a link"):
+        assert words in text
+
+    store.builds.update(vm.id, state="building", fault=None)
+    journal.intend(vm.id, 1, 4, "here")
+    build = _json(capsys, "vm", "show", "hello")["build"]
+    assert (build["state"], build["step"]) == ("stopped", 4)
+    assert [item["step"] for item in build["made"]] == [2, 4]
+    assert "not written down" in build["made"][1]["what"][0]
+    token = store.leases.acquire(vm.id, "create")
+    build = _json(capsys, "vm", "show", "hello")["build"]
+    assert (build["state"], build["run"], build["made"], build["next"]) == (
+        "running",
+        "create",
+        [],
+        {},
+    )
+    store.leases.release(vm.id, token)
+
+    for step in (4, 3, 1):
+        journal.close(vm.id, 1, step, StepState.UNDONE)
+    journal.close(vm.id, 1, 2, StepState.UNDO_FAILED, error={"error": "X", "message": "busy"})
+    store.builds.update(vm.id, state="needs_attention")
+    build = _json(capsys, "vm", "show", "hello")["build"]
+    assert build["state"] == "needs_attention"
+    assert [item["what"] for item in build["made"]] == [["Made a link", "its undo failed: busy"]]
+    assert build["next"] == {"rollback": "fifty vm rollback hello"}
+
+    for end in ("complete", "undone"):
+        store.builds.update(vm.id, state=end)
+        assert _json(capsys, "vm", "show", "hello")["build"] is None

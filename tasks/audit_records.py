@@ -1,0 +1,195 @@
+"""What the state store says, as an audit compares it with the host.
+
+Read before and after a look at the host: every id is recorded before anything of it is made,
+and forgotten after all of it is removed. So what neither reading knows belongs to nothing,
+and what both expect should be there.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blocks.errors import NotFound
+from blocks.inventory import Found
+from blocks.marks import domain_name
+from blocks.resources import Instance, InstanceStatus, Port, PortBinding, PortKind
+from blocks.state import Build, StateStore
+from blocks.state.living import living
+from blocks.world import World
+
+#: A build that needs attention is at an end; the others that are under way are not.
+_ATTENTION = "needs_attention"
+_UNDER_WAY = ("building", "undoing", "deleting")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Something that is recorded, and so should be on the host.
+
+    Attributes:
+        thing: As the inventory tells it.
+        of: What it is a part of, in words: `the VM hello, which is ACTIVE`.
+        mend: What brings it back.
+    """
+
+    thing: Found
+    of: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """One reading of the state store.
+
+    Attributes:
+        owners: The ids of everything that is recorded, and not gone.
+        busy: Why what belongs to an id is not looked at now: a run works on its build, or
+            its build has stopped.
+        attention: The builds whose undo failed, by the ids of all that they may have left.
+        stopped: The builds that stopped: no run works on them, and they are at no end.
+        expected: What should be on this host.
+    """
+
+    owners: frozenset[str]
+    busy: frozenset[str]
+    attention: dict[str, Build]
+    stopped: tuple[Build, ...]
+    expected: tuple[Expected, ...] = field(repr=False)
+
+
+def read_records(world: World) -> Records:
+    """Read what is recorded, and what of it is under way."""
+    store = world.store
+    builds = store.builds.open_ends()
+    working = store.leases.live()
+    under_way = [one for one in builds if one.state in _UNDER_WAY or one.id in working]
+    with store.database.read() as session:
+        held = living(session)
+    routers = {router.id for router in store.routers.list()}
+    ports = [port for port in store.ports.list() if _is_held(port, held, routers)]
+    busy = {one.id for one in under_way} | set(working)
+    for build in under_way:
+        busy |= _ids(build)
+    busy |= set(_belonging(store, ports, busy))
+    attention: dict[str, Build] = {}
+    for build in builds:
+        if build.state == _ATTENTION and build.id not in busy:
+            attention |= dict.fromkeys({*_ids(build), *_belonging(store, ports, {build.id})}, build)
+    return Records(
+        owners=frozenset({*held, *_recorded(store, ports, held)}),
+        busy=frozenset(busy),
+        attention=attention,
+        stopped=tuple(build for build in under_way if build.id not in working),
+        expected=tuple(
+            one for one in _expected(world, ports) if one.thing.owner not in busy | set(attention)
+        ),
+    )
+
+
+def _is_held(port: Port, held: set[str], routers: set[str]) -> bool:
+    """Whether a port's record is somebody's, and not one that was forgotten."""
+    if port.kind is PortKind.DHCP:
+        return True  # it refers to its network, and goes with it
+    return port.device_id in (held if port.kind is PortKind.COMPUTE else routers)
+
+
+def _recorded(store: StateStore, ports: Iterable[Port], held: set[str]) -> Iterator[str]:
+    for port in ports:
+        yield from _of_port(port)
+    for network in store.networks.list():
+        yield network.id
+    for router in store.routers.list():
+        yield router.id
+    for volume in store.volumes.list():
+        if volume.instance_id in held:
+            yield volume.id
+    for image in store.images.list(None):
+        yield from (image.id, image.sha256)
+
+
+def _of_port(port: Port) -> Iterator[str]:
+    """The owners as which the host knows a port: its id, and its addresses."""
+    yield port.id
+    for fixed in port.addresses:
+        yield f"{port.network_id}/{fixed.address}"
+
+
+def _belonging(store: StateStore, ports: Iterable[Port], builds: set[str]) -> Iterator[str]:
+    """The ids of what is recorded as a part of one of these VMs, networks or routers."""
+    for port in ports:
+        if port.device_id in builds or (port.kind is PortKind.DHCP and port.network_id in builds):
+            yield from _of_port(port)
+    for volume in store.volumes.list():
+        if volume.instance_id in builds:
+            yield volume.id
+
+
+def _ids(build: Build) -> set[str]:
+    """The ids of all that a build may have made, also where the record of it is gone."""
+    found = {build.id}
+    for document in build.plan.get("ports", []):
+        found |= set(_of_port(Port.model_validate(document)))
+    found |= {document["id"] for document in build.plan.get("volumes", [])}
+    if build.catalogue == "network":
+        found.add(str(uuid.uuid5(uuid.UUID(build.id), "port dhcp")))
+        if build.plan.get("router_is_new"):
+            found.add(build.plan["router"])
+    return found
+
+
+def _expected(world: World, ports: list[Port]) -> Iterator[Expected]:
+    for instance in world.store.instances.list():
+        if instance.status is InstanceStatus.ACTIVE and instance.host == world.store.host:
+            of = f"the VM {instance.name}, which is ACTIVE"
+            mend = f"`fifty vm delete {instance.name}`, then create it again"
+            mine = [port for port in ports if port.device_id == instance.id]
+            for thing in _parts_of_vm(world, instance, mine):
+                yield Expected(thing, of, mend)
+    yield from _expected_networks(world, ports)
+    for image in world.store.images.list(None):
+        if image.status == "active":
+            file = Found(kind="image-file", name=image.path, owner=image.id)
+            mend = f"`fifty image build {image.recipe} --rebuild`, or delete it"
+            yield Expected(file, f"the image {image.name}", mend)
+
+
+def _parts_of_vm(world: World, instance: Instance, ports: list[Port]) -> Iterator[Found]:
+    store = world.store
+    yield Found(kind="domain", name=domain_name(instance.id, instance.name), owner=instance.id)
+    yield from world.directories.parts(instance.id)
+    for volume in store.volumes.of(instance.id):
+        yield Found(kind="file", name=str(world.pool.path_of(volume)), owner=volume.id)
+    for port in ports:
+        try:
+            network = store.networks.get(port.network_id)
+        except NotFound:
+            continue  # deleted since the ports were read
+        subnets = tuple(store.networks.subnets(network.id))
+        binding = PortBinding(
+            port=port, network=network, subnets=subnets, rules=(), host_name=instance.name
+        )
+        yield from world.fabric.parts_of_port(binding)
+
+
+def _expected_networks(world: World, ports: list[Port]) -> Iterator[Expected]:
+    store = world.store
+    mend = "`fifty reconcile` makes it again, and so does the next VM on it"
+    for network in store.networks.list():
+        if network.anchor_host != store.host:
+            continue
+        dhcp = [p for p in ports if p.kind is PortKind.DHCP and p.network_id == network.id]
+        subnets = store.networks.subnets(network.id)
+        for thing in world.fabric.parts_of_network(network, subnets, dhcp[0] if dhcp else None):
+            yield Expected(thing, f"the network {network.name}", mend)
+    for router in store.routers.list():
+        if router.host == store.host:
+            for thing in world.fabric.parts_of_router(router):
+                yield Expected(thing, f"the router {router.name}", mend)
+
+
+def is_there(thing: Found, present: set[tuple[str, str, str]]) -> bool:
+    """Whether what is expected was found; of a file, whether it is there at all."""
+    return thing.identity in present or (thing.name.startswith("/") and Path(thing.name).exists())
