@@ -17,12 +17,11 @@ from blocks.inventory import Found
 from blocks.marks import domain_name
 from blocks.resources import Instance, InstanceStatus, Port, PortBinding, PortKind
 from blocks.state import Build, StateStore
-from blocks.state.living import living
+from blocks.state.living import UNDER_WAY, living
 from blocks.world import World
 
 #: A build that needs attention is at an end; the others that are under way are not.
 _ATTENTION = "needs_attention"
-_UNDER_WAY = ("building", "undoing", "deleting")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def read_records(world: World) -> Records:
     store = world.store
     builds = store.builds.open_ends()
     working = store.leases.live()
-    under_way = [one for one in builds if one.state in _UNDER_WAY or one.id in working]
+    under_way = [one for one in builds if one.state in UNDER_WAY or one.id in working]
     with store.database.read() as session:
         held = living(session)
     routers = {router.id for router in store.routers.list()}
@@ -144,16 +143,22 @@ def _expected(world: World, ports: list[Port]) -> Iterator[Expected]:
     for instance in world.store.instances.list():
         if instance.status is InstanceStatus.ACTIVE and instance.host == world.store.host:
             of = f"the VM {instance.name}, which is ACTIVE"
-            mend = f"`fifty vm delete {instance.name}`, then create it again"
             mine = [port for port in ports if port.device_id == instance.id]
             for thing in _parts_of_vm(world, instance, mine):
-                yield Expected(thing, of, mend)
+                yield Expected(thing, of, _mend_vm(instance, thing))
     yield from _expected_networks(world, ports)
     for image in world.store.images.list(None):
         if image.status == "active":
             file = Found(kind="image-file", name=image.path, owner=image.id)
             mend = f"`fifty image build {image.recipe} --rebuild`, or delete it"
             yield Expected(file, f"the image {image.name}", mend)
+
+
+def _mend_vm(instance: Instance, thing: Found) -> str:
+    """What brings a part of a VM back: its data is gone, or only its guest."""
+    if thing.kind == "process":
+        return f"`fifty vm start {instance.name}`"
+    return f"`fifty vm delete {instance.name}`, then create it again"
 
 
 def _parts_of_vm(world: World, instance: Instance, ports: list[Port]) -> Iterator[Found]:

@@ -17,7 +17,7 @@ from blocks.inventory import Found
 from blocks.resources import PortKind
 from blocks.state.database import Database
 from blocks.state.leases import Leases
-from blocks.state.living import living
+from blocks.state.living import UNDER_WAY, living
 from blocks.state.tables import (
     BuildRow,
     ClaimRow,
@@ -31,7 +31,6 @@ from blocks.state.tables.base import now
 
 _KINDS = ("port record", "claim", "quota claim", "volume record", "lease")
 PORT, CLAIM, QUOTA, VOLUME, LEASE = _KINDS
-_UNDER_WAY = ("building", "undoing", "deleting")
 
 
 class Allocations:
@@ -85,7 +84,7 @@ class Allocations:
         for lease in session.scalars(select(LeaseRow).order_by(LeaseRow.build_id)):
             # The next run takes it over, where there is one to come.
             build = session.get(BuildRow, lease.build_id)
-            to_come = build is not None and build.state in _UNDER_WAY
+            to_come = build is not None and build.state in UNDER_WAY
             if not to_come and self._leases.is_gone(lease):
                 yield _found(session, LEASE, lease.purpose, lease.build_id, f"process {lease.pid}")
 

@@ -13,6 +13,8 @@ from blocks.state.tables import BuildRow, InstanceRow
 
 #: How a build stands that has nothing to do any more.
 OVER = ("complete", "undone", "refused", "deleted")
+#: How one stands that a run works on, or that has stopped.
+UNDER_WAY = ("building", "undoing", "deleting", "restoring")
 
 
 def living(session: Session) -> set[str]:

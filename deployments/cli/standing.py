@@ -11,12 +11,14 @@ from typing import Any
 from blocks.errors import NotFound
 from blocks.settings import settings
 from blocks.state import Build, Entry, StateStore, StepState
+from blocks.state.living import UNDER_WAY
 from deployments import catalogue
 
 #: What the commands of `what_next` do.
 NEXT = {
     "resume": "go on where it stopped",
     "rollback": "undo it",
+    "start": "start it; `fifty reconcile` does so, too",
     "delete": "delete it to its end",
 }
 _NEXT: Mapping[str, tuple[str, ...]] = {
@@ -26,15 +28,18 @@ _NEXT: Mapping[str, tuple[str, ...]] = {
     "undoing": ("rollback",),
     "undone": ("delete",),
     "deleting": ("delete",),
+    "restoring": ("start", "delete"),
 }
-_UNDER_WAY = ("building", "undoing", "deleting")
 _OPEN = (StepState.RUNNING, StepState.UNDOING)
 _UNKNOWN = "(it was under way: what it did since it began is not written down)"
 
 
 def what_next(build: Build) -> dict[str, str]:
     """The commands that make sense now, by what they do."""
-    return {command: f"fifty vm {command} {build.name}" for command in _NEXT.get(build.state, ())}
+    state = build.state
+    if state == "kept" and build.plan.get("restored"):
+        state = "restoring"  # it was complete, and could not be brought back
+    return {command: f"fifty vm {command} {build.name}" for command in _NEXT.get(state, ())}
 
 
 def standing_of(store: StateStore, build_id: str) -> dict[str, Any] | None:
@@ -53,13 +58,13 @@ def standing(store: StateStore, build: Build) -> dict[str, Any] | None:
         (where it stopped), `run` (what works on it), `made` (what is there by now: of each
         step `step`, `title`, `state`, `what`, `error`) and `next` (the commands).
     """
-    if build.state not in (*_UNDER_WAY, "kept", "needs_attention"):
+    if build.state not in (*UNDER_WAY, "kept", "needs_attention"):
         return None
     run = store.leases.held(build.id)
     state = build.state
     if run is not None:
         state = "running"
-    elif build.state in _UNDER_WAY:
+    elif build.state in UNDER_WAY:
         state = "stopped"
     entries = store.journal.entries(build.id, build.generation)
     there = [entry for entry in entries if entry.state is not StepState.UNDONE]
