@@ -108,7 +108,8 @@ class Wish:
             policy="keep" if chance.random() < 0.3 else "rollback",
             interrupt=chance.choice(("resume", "rollback")),
             fault=fault if faulty else "",
-            which=chance.random(),
+            # Rather one of the older ones: those that are just starting have done nothing yet.
+            which=chance.random() ** 2,
             pause_s=chance.random() * _PAUSE_S,
         )
 
@@ -203,7 +204,7 @@ class Monkey:
         """Ask for something, as a command or as a posted run."""
         name = wish.network if "network" in wish.kind else wish.name
         verb, thing = (*wish.kind.split(), "vm")[:2]
-        vm = {"flavor": "tiny", "image": "micro", "networks": [wish.network],
+        vm = {"flavor": "tiny", "image": "micro", "networks": [wish.network], "key": "default",
               "on_failure": wish.policy, "on_interrupt": wish.interrupt}  # fmt: skip
         if wish.typed:
             words = [thing, verb, name]
@@ -265,7 +266,7 @@ class Monkey:
         return f"and {len(runs)} runs"
 
     def _cancel(self, wish: Wish) -> str:
-        running = [run for run in runs("RUNNING") if run["name"].split()[0] in _FLOWS]
+        running = [run for run in reversed(runs("RUNNING")) if run["name"].split()[0] in _FLOWS]
         if not running:
             return ""
         run = running[int(wish.which * len(running))]
