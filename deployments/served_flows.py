@@ -103,6 +103,7 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("create-vm", BUILDS, ("vm",)),
     ServedFlow("resume-vm", BUILDS, ("vm",)),
     ServedFlow("rollback-vm", DEFAULT, ("vm",)),
+    ServedFlow("start-vm", BUILDS, ("vm",)),
     ServedFlow("delete-vm", DEFAULT, ("vm",)),
     ServedFlow("create-network", DEFAULT, ("network",)),
     ServedFlow("delete-network", DEFAULT, ("network",)),

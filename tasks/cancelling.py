@@ -72,19 +72,20 @@ def stop_run(store: StateStore, build: Build) -> None:
     """Stop the run that works on a build, as Prefect's Cancel does, and wait until it has.
 
     Raises:
-        Conflict: It does not stop, or what works on it is a delete itself.
+        Conflict: It does not stop.
     """
     deadline = time.monotonic() + _STOP_S
     cancelled = None
     while (purpose := store.leases.held(build.id)) is not None:
-        working = store.builds.get(build.id).flow_run_id
-        if purpose == "delete" or time.monotonic() > deadline:
+        at_work = store.builds.get(build.id)
+        working = at_work.flow_run_id
+        if time.monotonic() > deadline:
             raise Conflict(
                 f"another run ({purpose}) is working on {build.name}",
                 hint="wait for it to end, or stop it",
             )
-        # A rollback comes to its end by itself; a build is asked to go back.
-        if purpose != "rollback" and working not in (None, cancelled):
+        # An undo comes to its end by itself; a build is asked to go back.
+        if at_work.state in ("building", "restoring") and working not in (None, cancelled):
             get_run_logger().info("stopping the run %s, which builds %s", working, build.name)
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(UUID(working), Cancelling())

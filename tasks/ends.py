@@ -29,7 +29,8 @@ class Buildable(Subject, Protocol):
 
         Args:
             state: The build's new state: building, complete, kept, refused, undone,
-                needs_attention, deleting, deleted.
+                needs_attention, deleting, deleted, restoring; or `restored`, which is
+                complete once more.
             fault: Why, where there is a reason.
 
         Returns:
@@ -73,16 +74,17 @@ def failed(kind: Kind, subject: Buildable, runner: Runner, error: BaseException)
     """
     store = subject.store
     store.leases.require(subject.build_id, subject.lease_token)
-    fault = {**error_dict(error), "step": _failed_step(subject)}
+    fault = {**error_dict(error), "step": failed_step(subject)}
     get_run_logger().error("%s", message_of(fault))
     step = kind.catalogue.steps.get(fault["step"] or 0)
     kept = store.builds.get(subject.build_id).policy == "keep" and step and step.stage != "A"
     if kept and isinstance(error, Exception) and not isinstance(error, NeedsAttention):
-        return _end(kind, subject, "kept", fault, "Kept")
+        return end_build(kind, subject, "kept", fault, "Kept")
     return undo(kind, subject, runner, fault, undone="undone")
 
 
-def _failed_step(subject: Subject) -> int | None:
+def failed_step(subject: Subject) -> int | None:
+    """The step at which a build stopped; None where none failed."""
     entries = subject.store.journal.entries(subject.build_id, subject.generation)
     failed = [
         (entry.finished_at, entry.step)
@@ -125,16 +127,16 @@ def undo(
             details=left,
         )
         trouble = {**error_dict(error), "step": fault.get("step") if fault else None}
-        return _end(kind, subject, "needs_attention", trouble, "NeedsAttention")
+        return end_build(kind, subject, "needs_attention", trouble, "NeedsAttention")
     if undone == "undone" and not runner.changed:
-        return _end(kind, subject, "refused", fault, "Refused")
-    end = _end(kind, subject, undone, fault, "RolledBack")
+        return end_build(kind, subject, "refused", fault, "Refused")
+    end = end_build(kind, subject, undone, fault, "RolledBack")
     if undone == "deleted":
         _forget_checkpoints(subject)
     return end
 
 
-def _end(
+def end_build(
     kind: Kind, subject: Buildable, state: str, fault: dict[str, Any] | None, failed: str
 ) -> State[Any]:
     """Record a build's end on the build, on the thing, and in the summary artifact."""

@@ -36,6 +36,7 @@ POLICY: Mapping[str, Rule] = {
     "vm:create:host": Rule("admin", "force a host"),
     "vm:resume": Rule("member", "go on with a build"),
     "vm:rollback": Rule("member", "undo a build"),
+    "vm:start": Rule("member", "start a VM"),
     "vm:delete": Rule("member", "delete a VM"),
     "vm:run": Rule("member", "run something in a VM"),
     "vm:login": Rule("member", "log in to a VM"),

@@ -9,7 +9,6 @@ from typing import Any
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import BaseModel
@@ -20,12 +19,14 @@ from blocks.settings import settings
 from blocks.state import Build
 from blocks.world import World, open_world
 from tasks.access import authorized_build, check_same_caller
-from tasks.cancelling import cancellable, stays_resumable, stop_run, was_cancelled
+from tasks.at_work import at_work, flow_run_id
+from tasks.cancelling import cancellable, stays_resumable, stop_run
 from tasks.draft import describe_all
 from tasks.ends import Kind, failed, message_of, undo
-from tasks.run import Plan, Runner, lease
+from tasks.restoring import Restoration, is_restored, restore
+from tasks.run import Plan, Runner
 from tasks.step import error_dict
-from tasks.summary import Progress, publish_refusal, publish_summary
+from tasks.summary import publish_refusal, publish_summary
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -53,13 +54,13 @@ def create(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> St
             return _as_it_ended(build)
         # Only Prefect's Retry of the same run comes here with a build that has ended.
         if build.state in ("undoing", "needs_attention"):
-            state = _undo(kind, world, build, "create")
+            state = undo_build(kind, world, build, "create")
             if state.name == "NeedsAttention":
                 return state
             build = world.store.builds.get(build.id)
         if build.state in ("undone", "refused"):
-            build = _next_generation(world, build)
-        return _work(kind, world, build, plan, "create")
+            build = next_generation(world, build)
+        return work(kind, world, build, plan, "create")
     except FiftyError as error:
         return refused(error)
 
@@ -68,12 +69,12 @@ def resume(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> St
     """Go on with a build where it stopped: finished steps are taken from their checkpoints."""
     try:
         world, build = _find(kind, request, "resume")
-        if build.state not in ("building", "kept"):
+        if build.state not in ("building", "kept") or is_restored(build):
             raise Conflict(
                 f"{build.name} is {build.state}: there is nothing to go on with",
                 hint=_what_else(kind, build),
             )
-        return _work(kind, world, build, plan, "resume")
+        return work(kind, world, build, plan, "resume")
     except FiftyError as error:
         return refused(error)
 
@@ -82,13 +83,13 @@ def rollback(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
     """Undo a build that did not get to its end; again, where an undo failed."""
     try:
         world, build = _find(kind, request, "rollback")
-        if build.state == "complete":
-            raise Conflict(f"{build.name} is complete", hint=_what_else(kind, build))
+        if build.state == "complete" or is_restored(build):
+            raise Conflict(f"{build.name} was complete", hint=_what_else(kind, build))
         if build.state in ("undone", "refused", "deleted"):
             return Completed(message=f"{build.name} is {build.state} already")
         if build.state == "deleting":
             raise Conflict(f"{build.name} is being deleted", hint=_what_else(kind, build))
-        return _undo(kind, world, build, "rollback")
+        return undo_build(kind, world, build, "rollback")
     except FiftyError as error:
         return refused(error)
 
@@ -99,35 +100,20 @@ def delete(kind: Kind, request: BaseModel | Mapping[str, Any]) -> State[Any]:
         world, build = _find(kind, request, "delete")
         if build.state == "deleted":
             return Completed(message=f"{build.name} is deleted already")
-        return _delete(kind, world, build)
+        return delete_build(kind, world, build)
     except FiftyError as error:
         return refused(error)
 
 
-def finish(kind: Kind, world: World, build: Build, plan: Plan) -> State[Any]:
-    """Bring a build that nobody works on any more to an end, whoever asked for it.
-
-    What was being undone or deleted is undone or deleted to its end; what was being built
-    is gone on with, or undone where its request's `on_interrupt` says so or its run was
-    cancelled. What was being built before the host was rebooted is built anew: bridges,
-    taps and processes are gone.
-    """
+def start(kind: Kind, request: BaseModel | Mapping[str, Any], again: Restoration) -> State[Any]:
+    """Start again what was complete and is off, or could not be brought back to this host."""
     try:
-        undo_it = (
-            build.state == "undoing"
-            or build.request.get("on_interrupt") == "rollback"
-            or was_cancelled(build.flow_run_id)
-        )
-        if build.state == "deleting":
-            return _delete(kind, world, build)
-        if build.state not in ("building", "undoing"):
-            return Completed(message=f"{build.name} is {build.state}: there is nothing to do")
-        if undo_it or world.store.journal.rebooted(build.id, build.generation):
-            state = _undo(kind, world, build, "reconcile")
-            if undo_it or not state.is_completed():
-                return state
-            build = _next_generation(world, build)
-        return _work(kind, world, build, plan, "reconcile")
+        world, build = _find(kind, request, "start")
+        if build.state not in ("complete", "restoring") and not is_restored(build):
+            raise Conflict(f"{build.name} is {build.state}", hint=_what_else(kind, build))
+        if again.runs(kind.subject(world, build)):
+            return Completed(message=f"{build.name} is running")
+        return restore(kind, world, build, again, "start")
     except FiftyError as error:
         return refused(error)
 
@@ -154,11 +140,6 @@ def refused(error: FiftyError) -> State[Any]:
     return Failed(name=name, message=message_of(fault))
 
 
-def _flow_run_id() -> str | None:
-    context = FlowRunContext.get()
-    return str(context.flow_run.id) if context and context.flow_run else None
-
-
 def _text(form: Mapping[str, Any], field: str, default: str) -> str:
     value = form.get(field)
     return value if isinstance(value, str) and value else default
@@ -172,7 +153,7 @@ def _name(form: Mapping[str, Any]) -> str:
 
 def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
     """Record the build, or find the one whose request id this is; True where it ended before."""
-    flow_run_id = _flow_run_id()
+    run_id = flow_run_id()
     credentials = _text(form, "credentials", settings().credentials)
     build, new = world.store.builds.open(
         build_id=str(uuid.uuid4()),
@@ -180,18 +161,18 @@ def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
         name=_name(form),
         credentials=credentials,
         request=form,
-        request_id=_text(form, "request_id", flow_run_id or str(uuid.uuid4())),
-        flow_run_id=flow_run_id,
+        request_id=_text(form, "request_id", run_id or str(uuid.uuid4())),
+        flow_run_id=run_id,
         policy=_text(form, "on_failure", "rollback"),
     )
     if new:
         return build, False
     # Steps 1 and 3 may be taken from their checkpoints: whoever asks is looked at again.
     check_same_caller(world.store, build, credentials)
-    return build, build.flow_run_id != flow_run_id
+    return build, build.flow_run_id != run_id
 
 
-def _next_generation(world: World, build: Build) -> Build:
+def next_generation(world: World, build: Build) -> Build:
     """Everything of a build that was undone once more, with checkpoints of its own."""
     world.store.builds.update(
         build.id, generation=build.generation + 1, state="building", plan={}, fault=None
@@ -213,16 +194,13 @@ def _find(kind: Kind, request: BaseModel | Mapping[str, Any], purpose: str) -> t
     return world, build
 
 
-def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> State[Any]:
+def work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> State[Any]:
     """Run the plan under the build's lease, to one of its ends."""
-    subject = kind.subject(world, build)
     store = world.store
-    runner = Runner(kind.catalogue, subject)
-    with lease(subject, purpose) as token, Progress(kind.catalogue, store, build.id):
-        subject.lease_token = token
-        flow_run_id = _flow_run_id()
+    with at_work(kind, world, build, purpose) as subject:
+        token, runner = subject.lease_token, Runner(kind.catalogue, subject)
         store.builds.update(
-            build.id, lease=token, state="building", fault=None, flow_run_id=flow_run_id
+            build.id, lease=token, state="building", fault=None, flow_run_id=flow_run_id()
         )
         subject.settle("building", None)
         try:
@@ -245,11 +223,9 @@ def _work(kind: Kind, world: World, build: Build, plan: Plan, purpose: str) -> S
     return Completed(message=words)
 
 
-def _undo(kind: Kind, world: World, build: Build, purpose: str) -> State[Any]:
+def undo_build(kind: Kind, world: World, build: Build, purpose: str) -> State[Any]:
     """Undo a build under its lease, to its end."""
-    subject = kind.subject(world, build)
-    with lease(subject, purpose) as token, Progress(kind.catalogue, world.store, build.id):
-        subject.lease_token = token
+    with at_work(kind, world, build, purpose) as subject:
         cause = build.fault or {"error": "Stopped", "message": "undone on request"}
         state = undo(kind, subject, Runner(kind.catalogue, subject), cause, undone="undone")
     # Undoing is what was asked for: done, the run has succeeded.
@@ -257,12 +233,13 @@ def _undo(kind: Kind, world: World, build: Build, purpose: str) -> State[Any]:
     return Completed(message=f"{build.name} is undone") if done else state
 
 
-def _delete(kind: Kind, world: World, build: Build) -> State[Any]:
-    """Delete what a build made, under its lease."""
-    subject = kind.subject(world, build)
+def delete_build(kind: Kind, world: World, build: Build) -> State[Any]:
+    """Delete what a build made, under its lease; another delete of it is waited for."""
     stop_run(world.store, build)
-    with lease(subject, "delete") as token, Progress(kind.catalogue, world.store, build.id):
-        subject.lease_token = token
+    build = world.store.builds.get(build.id)
+    if build.state == "deleted":
+        return Completed(message=f"{build.name} is deleted already")
+    with at_work(kind, world, build, "delete") as subject:
         subject.settle("deleting", None)
         return undo(kind, subject, Runner(kind.catalogue, subject), None, undone="deleted")
 
@@ -274,9 +251,12 @@ def _as_it_ended(build: Build) -> State[Any]:
 
 def _what_else(kind: Kind, build: Build) -> str:
     command = f"fifty {kind.word}"
+    if is_restored(build):
+        return f"`{command} start {build.name}` brings it back; `{command} delete` removes it"
     return {
         "complete": f"`{command} delete {build.name}` removes it",
         "undone": "create it again",
+        "restoring": f"it is being brought back; `{command} show {build.name}` tells how it stands",
         "undoing": f"`{command} {kind.undo_again} {build.name}` undoes it to its end",
         "deleting": f"`{command} delete {build.name}` deletes it to its end",
         "refused": "correct the request, and create it again",

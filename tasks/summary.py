@@ -18,6 +18,7 @@ from tasks.tags import RunTags
 
 PROGRESS_EVERY_S = 1.0
 _STATES = {
+    StepState.PENDING: "· to be done again",
     StepState.RUNNING: "▶ running",
     StepState.DONE: "✔ done",
     StepState.FAILED: "✘ failed",
@@ -31,12 +32,14 @@ _STANDING = {
     "undone": "undone, nothing of it is left on the host",
     "refused": "refused, nothing was changed",
     "needs_attention": "needs attention",
+    "restoring": "not brought back to its host yet",
 }
 #: What can be done next about a VM, by who looks at the run.
 _NEXT = {
     "kept": "Retry of this run, or a run of `resume-vm`, goes on at the step that failed; "
     "`rollback-vm` undoes everything.",
     "undone": "Retry of this run builds it anew; `delete-vm` removes its record.",
+    "lost": "A run of `start-vm` tries to bring it back; `delete-vm` removes it.",
     "needs_attention": "A run of `rollback-vm` tries the failed undos again.",
 }
 #: The UI does not wrap a table's cells: a longer text pushes its column out of sight.
@@ -139,7 +142,8 @@ def render(catalogue: Catalogue, store: StateStore, build: Build) -> str:
     standing = _STANDING.get(build.state, build.state)
     parts = [f"# {cell(build.name)}: {cell(standing)}", "", *_fault(catalogue, build)]
     if catalogue.name == "vm":
-        parts += [_NEXT[build.state], ""] if build.state in _NEXT else []
+        known = "lost" if build.plan.get("restored") and build.state == "kept" else build.state
+        parts += [_NEXT[known], ""] if known in _NEXT else []
         parts += _clocks(store, build)
     parts += [
         f"Generation {build.generation}, request {cell(build.request_id)}, id {build.id}.",

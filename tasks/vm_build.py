@@ -62,18 +62,22 @@ class VmBuild(BuildSubject):
         if state == "complete":
             entries = self.store.journal.entries(self.build_id, self.generation)
             self.store.builds.note(self.build_id, **{FIGURES: durations(entries)})
+        if state in ("complete", "restored"):
+            # Step 50 said so; but where the run was killed after it, BUILD was said since.
+            instances.set_status(self.build_id, InstanceStatus.ACTIVE)
             return f"{name} is ACTIVE at {', '.join(self.addresses)}"
         if state == "refused":
             return f"{name} was refused"
         status = {
             "building": InstanceStatus.BUILD,
+            "restoring": InstanceStatus.SHUTOFF,
             "kept": InstanceStatus.ERROR,
             "undone": InstanceStatus.ERROR,
             "needs_attention": InstanceStatus.NEEDS_ATTENTION,
             "deleting": InstanceStatus.DELETING,
             "deleted": InstanceStatus.DELETED,
         }[state]
-        task = TaskState.DELETING if state == "deleting" else None
+        task = {"deleting": TaskState.DELETING, "restoring": TaskState.POWERING_ON}.get(state)
         if instances.set_status(self.build_id, status, task_state=task, fault=fault):
             instances.update(self.build_id, flow_run_id=self.build.flow_run_id)
         return f"{name} is {status}"

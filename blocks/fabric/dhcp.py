@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict
 from blocks import changes, commands, marks
 from blocks.errors import InvalidRequest
 from blocks.fabric import dhcp_release, files, namespaces
-from blocks.fabric.legs import Leg, ensure_leg, remove_legs
+from blocks.fabric.legs import Leg, differences, ensure_leg, remove_legs
+from blocks.fabric.links import with_links
 from blocks.fabric.processes import Server
 from blocks.fabric.segments import SegmentDriver
 from blocks.fabric.site import Site
@@ -198,6 +199,17 @@ class Dhcp:
             wrong.append(f"the DHCP reservation is {there!r}, not {wanted!r}")
         if self.server(port.network_id).pid() is None:
             wrong.append(f"dnsmasq does not run in {marks.dhcp_namespace(port.network_id)}")
+        return wrong
+
+    def server_differences(self, network: Network, subnet: Subnet, port: Port) -> list[str]:
+        """What of a network's namespace, its leg and its dnsmasq is not as it should be."""
+        namespace = marks.dhcp_namespace(network.id)
+        if not namespaces.exists(namespace):
+            return [f"the namespace {namespace} is not there"]
+        leg = self._leg(network, subnet, port)
+        wrong = with_links(namespace, lambda ipr: differences(ipr, leg))
+        if subnet.dhcp and self.server(network.id).pid() is None:
+            wrong.append(f"dnsmasq does not run in {namespace}")
         return wrong
 
     def server(self, network_id: str) -> Server:

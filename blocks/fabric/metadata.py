@@ -103,17 +103,20 @@ class Metadata:
 
     def differences(self, binding: PortBinding) -> list[str]:
         """What of the server, and of a port's documents, is not as it should be."""
-        network_id = binding.network.id
-        namespace = marks.dhcp_namespace(network_id)
-        if self.server(network_id).pid() is None:
-            return [f"the metadata server does not run in {namespace}"]
-        wrong = []
-        if not namespaces.run_in(namespace, _listens):
-            wrong.append(f"nobody listens on {metadata_server.ADDRESS} in {namespace}")
+        wrong = self.server_differences(binding.network)
         for directory in self._of_port(binding.port, make=False):
             if not (directory / "meta_data.json").is_file():
                 wrong.append(f"there is no metadata for {directory.name}")
         return wrong
+
+    def server_differences(self, network: Network) -> list[str]:
+        """What of a network's metadata server is not as it should be."""
+        namespace = marks.dhcp_namespace(network.id)
+        if self.server(network.id).pid() is None:
+            return [f"the metadata server does not run in {namespace}"]
+        if not namespaces.run_in(namespace, _listens):
+            return [f"nobody listens on {metadata_server.ADDRESS} in {namespace}"]
+        return []
 
     def server(self, network_id: str) -> Server:
         """The network's metadata server."""

@@ -162,6 +162,32 @@ class NetworkFabric:
         """Stop the network's metadata server and remove all of its documents."""
         self._metadata.stop(network)
 
+    def missing(
+        self,
+        network: Network,
+        subnet: Subnet,
+        dhcp_port: Port | None,
+        routers: Sequence[Router],
+    ) -> list[str]:
+        """What of a network is not on this host as it should be: its own, no guest's ports.
+
+        Args:
+            network: The network.
+            subnet: Its subnet.
+            dhcp_port: Its DHCP port; an external network has none.
+            routers: Those of this host with a leg or their gateway in it.
+
+        Returns:
+            The differences in words; nothing, if all is there.
+        """
+        wrong = self._segments.differences(network)
+        if network.external:
+            wrong += self._outside.differences(network, subnet)
+        if dhcp_port is not None:
+            wrong += self._dhcp.server_differences(network, subnet, dhcp_port)
+            wrong += self._metadata.server_differences(network)
+        return wrong + [text for router in routers for text in self._routing.differences(router)]
+
     def put_metadata(self, binding: PortBinding, documents: Mapping[str, bytes]) -> None:
         """Write what the port's guest is told about itself, and nobody else is.
 

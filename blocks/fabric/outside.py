@@ -17,7 +17,7 @@ from blocks.fabric.links import with_links
 from blocks.fabric.nft import ACCEPT, DROP, Json
 from blocks.fabric.segments import SegmentDriver
 from blocks.fabric.site import Site
-from blocks.fabric.tables import Chain, apply_table
+from blocks.fabric.tables import Chain, apply_table, table_differences
 from blocks.resources import Network, Subnet
 
 
@@ -62,20 +62,33 @@ class Outside:
             if not network.physical_bridge:
                 with_links(None, lambda ipr: _without_addresses(ipr, marks.bridge_name(network.id)))
 
+    def differences(self, network: Network, subnet: Subnet) -> list[str]:
+        """What of the far end is not as it should be, in words."""
+        if network.outside == "closed":
+            namespace, leg = marks.outside_namespace(network.id), self._leg(network, subnet)
+            if not namespaces.exists(namespace):
+                return [f"the namespace {namespace} is not there"]
+            return with_links(namespace, lambda ipr: legs.differences(ipr, leg))
+        if network.outside == "bridge":
+            return []
+        chains = _uplink_chains(self._segments.bridge(network), subnet)
+        return table_differences(self._table(network), chains)
+
     def _close(self, network: Network, subnet: Subnet) -> None:
-        namespace = marks.outside_namespace(network.id)
-        alias = self._site.alias("outside", network.id)
-        namespaces.ensure(namespace, alias)
-        leg = Leg(
-            alias=alias,
+        leg = self._leg(network, subnet)
+        namespaces.ensure(leg.namespace, leg.alias)
+        legs.ensure_leg(leg, self._segments.bridge(network))
+
+    def _leg(self, network: Network, subnet: Subnet) -> Leg:
+        return Leg(
+            alias=self._site.alias("outside", network.id),
             outer=marks.tap_name(network.id),
             inner=marks.dhcp_leg_name(network.id),
-            namespace=namespace,
+            namespace=marks.outside_namespace(network.id),
             mac=None,
             mtu=network.mtu,
             addresses=(_gateway(network, subnet),),
         )
-        legs.ensure_leg(leg, self._segments.bridge(network))
 
     def _uplink(self, network: Network, subnet: Subnet) -> None:
         if network.physical_bridge:

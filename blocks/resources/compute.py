@@ -31,6 +31,7 @@ class TaskState(StrEnum):
     BLOCK_DEVICE_MAPPING = "block_device_mapping"
     SPAWNING = "spawning"
     BOOTING = "booting"
+    POWERING_ON = "powering_on"
     UNDOING = "undoing"
     DELETING = "deleting"
 

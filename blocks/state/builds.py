@@ -14,6 +14,9 @@ from blocks.state.leases import holds, lost
 from blocks.state.living import OVER
 from blocks.state.tables import BuildRow
 
+#: The states in which a run works on a build, or has stopped working on it.
+UNFINISHED = ("building", "restoring", "undoing", "deleting")
+
 
 class Build(BaseModel):
     """A build as recorded."""
@@ -134,7 +137,8 @@ class Builds:
         if foreign:
             wanted |= BuildRow.id == name
         # Beside a living one, a build of the same name is one that will be refused.
-        lives = BuildRow.state.in_(("complete", "kept", "needs_attention", "deleting"))
+        states = ("complete", "restoring", "kept", "needs_attention", "deleting")
+        lives = BuildRow.state.in_(states)
         over = case(
             (lives, 0), (BuildRow.state == "deleted", 2), (BuildRow.state == "refused", 3), else_=1
         )
@@ -162,11 +166,11 @@ class Builds:
             return _build(row) if row is not None else None
 
     def unfinished(self) -> list[Build]:
-        """Builds that are neither complete nor undone."""
+        """Builds that are not at an end."""
         with self._database.read() as session:
             rows = session.scalars(
                 select(BuildRow)
-                .where(BuildRow.state.in_(("building", "undoing", "deleting")))
+                .where(BuildRow.state.in_(UNFINISHED))
                 .order_by(BuildRow.accepted_at)
             )
             return [_build(row) for row in rows]
@@ -186,6 +190,14 @@ class Builds:
                 BuildRow.state.in_(OVER), BuildRow.updated_at < before
             )
             return set(session.scalars(query))
+
+    def complete(self) -> list[Build]:
+        """Builds of what is there, oldest first."""
+        with self._database.read() as session:
+            rows = session.scalars(
+                select(BuildRow).where(BuildRow.state == "complete").order_by(BuildRow.accepted_at)
+            )
+            return [_build(row) for row in rows]
 
     def update(self, build_id: str, *, lease: str | None = None, **values: Any) -> None:  # noqa: ANN401
         """Set columns of a build, of many types.

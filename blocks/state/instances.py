@@ -28,7 +28,10 @@ TRANSITIONS: frozenset[tuple[InstanceStatus, InstanceStatus]] = frozenset(
         (_S.ACTIVE, _S.ERROR),
         (_S.ACTIVE, _S.DELETING),
         (_S.SHUTOFF, _S.ACTIVE),
+        (_S.SHUTOFF, _S.ERROR),
         (_S.SHUTOFF, _S.DELETING),
+        # It could not be brought back to its host, and is tried once more.
+        (_S.ERROR, _S.SHUTOFF),
         (_S.ERROR, _S.BUILD),
         (_S.ERROR, _S.NEEDS_ATTENTION),
         (_S.ERROR, _S.DELETING),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -159,6 +159,34 @@ class Journal:
         if state is StepState.UNDONE:
             row.epoch += 1
 
+    def lose(
+        self, build_id: str, generation: int, steps: Collection[int], lease: str | None
+    ) -> None:
+        """Write down that what some steps made is no more on the host: they are pending again.
+
+        Each gets a checkpoint of its own when it is done once more. Until then an undo of it
+        is as it was: it may find something.
+
+        Raises:
+            LeaseLost: Somebody else has the lease by now.
+        """
+        with self._database.write() as session:
+            if not holds(session, build_id, lease):
+                raise lost(build_id)
+            rows = session.scalars(
+                select(JournalRow).where(
+                    JournalRow.build_id == build_id,
+                    JournalRow.generation == generation,
+                    JournalRow.step.in_(steps),
+                    JournalRow.state != StepState.UNDONE,
+                )
+            )
+            for row in rows:
+                row.state = StepState.PENDING
+                row.epoch += 1
+                row.attempts = 0
+                row.error = None
+
     def epochs(self, build_id: str, generation: int) -> dict[int, int]:
         """How often each step was undone in a generation."""
         with self._database.read() as session:
@@ -185,9 +213,13 @@ class Journal:
             )
             return [_entry(row) for row in rows]
 
-    def rebooted(self, build_id: str, generation: int) -> bool:
-        """Whether a step of a generation was last worked on before this boot of this host."""
-        return any(entry.boot_id != boot_id() for entry in self.entries(build_id, generation))
+    def rebooted(self, build_id: str, generation: int, step: int | None = None) -> bool:
+        """Whether a step (or any) of a generation was last worked on before this host's boot."""
+        return any(
+            entry.boot_id != boot_id()
+            for entry in self.entries(build_id, generation)
+            if step in (None, entry.step)
+        )
 
 
 def _entry(row: JournalRow) -> Entry:

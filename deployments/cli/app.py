@@ -33,7 +33,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "serve": ("serve", "Run what the Prefect server asks for, on this host."),
         "audit": ("audit", "Find, and remove, what is astray on this host."),
         "env": ("environment", "Print what curl and prefect need, for a shell."),
-        "reconcile": ("reconcile", "Bring every build that stopped to an end."),
+        "reconcile": ("reconcile", "Bring to an end what stopped, and back what is lost."),
         "stats": ("stats", "Tell how long the steps of the last builds took."),
     },
     "vm": {
@@ -44,6 +44,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "ssh": ("vm_login", "Log in to it."),
         "console": ("vm_login", "Print what its serial console has said."),
         "delete": ("vm_runs", "Delete VMs."),
+        "start": ("vm_runs", "Start one that is off."),
         "resume": ("vm_runs", "Go on with its build where it stopped."),
         "rollback": ("vm_runs", "Undo a build that did not get to its end."),
     },

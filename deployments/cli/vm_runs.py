@@ -1,4 +1,4 @@
-"""`fifty vm delete`, `resume` and `rollback`; a VM's flow, drawn while it runs."""
+"""`fifty vm delete`, `start`, `resume` and `rollback`; a VM's flow, drawn while it runs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,25 @@ def rollback(
         name: The VM's name or id.
     """
     _again("rollback_vm", f"Undoing {name}", name, credentials, detach=detach, json=json)
+
+
+def start(
+    name: str,
+    /,
+    *,
+    detach: Detach = False,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Start a VM that is off, on its own disks; exits when its guest answers.
+
+    For one that was shut down, whose QEMU was killed, or that could not be brought back after
+    a reboot of its host.
+
+    Args:
+        name: The VM's name or id.
+    """
+    _again("start_vm", f"Starting {name}", name, credentials, detach=detach, json=json)
 
 
 def delete(
