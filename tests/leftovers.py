@@ -30,8 +30,15 @@ def remove(directory: Path, sites: set[str]) -> list[str]:
     Returns:
         What was there, in words. Empty where the tests removed all that they made.
     """
+    return [*_domains(directory), *remove_what_no_reboot_leaves(directory, sites)]
+
+
+def remove_what_no_reboot_leaves(directory: Path, sites: set[str]) -> list[str]:
+    """Remove what lives in the kernel's memory only; files and definitions stay.
+
+    The session's daemons and the process that calls this stay, too.
+    """
     return [
-        *_domains(directory),
         *_processes(directory),
         *_mounts_and_loops(directory),
         *_namespaces(sites),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 from blocks.state import StepState
 from tests.cloud import Cloud
 from tests.inventory import differences
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -80,3 +82,47 @@ def test_two_reconciles_do_the_work_once_and_a_living_build_is_left_alone(cloud:
     assert {journal[number].attempts for number in range(41, 51)} == {1}
     states = {entry.state for entry in cloud.journal(cloud.build("alive")).values()}
     assert states == {StepState.DONE}
+
+
+@pytest.mark.parametrize("step", [36, 44])
+def test_a_process_that_was_stopped_until_it_lost_its_lease_does_nothing_more(
+    cloud: Cloud, step: int
+) -> None:
+    before = cloud.inventory()
+    fifty = str(Path(sys.executable).with_name("fifty"))
+    words = ("vm", "create", "stuck", *CREATE, "--on-interrupt", "rollback", "--json")
+    with subprocess.Popen(
+        [fifty, *words],
+        env={**cloud.environment(f"{step}:hang:after"), "FIFTY_LEASE_S": "4"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as stuck:
+        eventually(lambda: _runs(cloud, "stuck", step), f"build at step {step}")
+        stuck.send_signal(signal.SIGSTOP)
+        build = cloud.build("stuck")
+        # While its lease lives nobody touches it, whether its process moves or not.
+        held = cloud.world.store.leases.held(build.id)
+        assert held in ("create", None)
+        eventually(lambda: cloud.world.store.leases.held(build.id) is None, "end of its lease")
+        assert reconciled(cloud) == {"stuck": ("building", "undone")}
+        assert differences(before, cloud.inventory()) == []
+        ended = cloud.world.store.builds.get(build.id)
+        stuck.send_signal(signal.SIGCONT)
+        said, _log = stuck.communicate(timeout=300)
+    assert stuck.returncode != 0, said
+    assert differences(before, cloud.inventory()) == []
+    assert cloud.world.store.builds.get(build.id) == ended or reconciled(cloud) == {
+        "stuck": ("undoing", "undone")
+    }
+    assert cloud.json("vm", "show", "stuck")["status"] == "ERROR"
+    assert cloud.json("audit")["clean"]
+
+
+def _runs(cloud: Cloud, name: str, step: int) -> bool:
+    found = [build for build in cloud.world.store.builds.unfinished() if build.name == name]
+    return any(
+        entry.step == step and entry.state is StepState.RUNNING
+        for build in found
+        for entry in cloud.journal(build).values()
+    )
