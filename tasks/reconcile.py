@@ -25,7 +25,7 @@ from blocks.errors import FiftyError, NotFound
 from blocks.resources import BuildReference, ReconcileRequest
 from blocks.settings import settings
 from blocks.state import Build, StateStore
-from blocks.state.builds import UNFINISHED
+from blocks.state.living import UNDER_WAY
 from blocks.state.tables.base import now
 from blocks.world import World, open_world
 from tasks.ends import Kind
@@ -48,7 +48,7 @@ _DISPATCH_EVERY_S = 600
 _JUST_ACCEPTED = timedelta(seconds=30)
 
 #: How a build stands that could not be brought to one of its good ends.
-_NO_END = (*UNFINISHED, "needs_attention", "not brought back")
+_NO_END = (*UNDER_WAY, "needs_attention", "not brought back")
 
 Finisher = Callable[[dict[str, str]], State[Any]]
 

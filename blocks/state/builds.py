@@ -11,11 +11,8 @@ from sqlalchemy import case, select
 from blocks.errors import Conflict, NotFound
 from blocks.state.database import Database
 from blocks.state.leases import holds, lost
-from blocks.state.living import OVER
+from blocks.state.living import OVER, UNDER_WAY
 from blocks.state.tables import BuildRow
-
-#: The states in which a run works on a build, or has stopped working on it.
-UNFINISHED = ("building", "restoring", "undoing", "deleting")
 
 
 class Build(BaseModel):
@@ -169,9 +166,7 @@ class Builds:
         """Builds that are not at an end."""
         with self._database.read() as session:
             rows = session.scalars(
-                select(BuildRow)
-                .where(BuildRow.state.in_(UNFINISHED))
-                .order_by(BuildRow.accepted_at)
+                select(BuildRow).where(BuildRow.state.in_(UNDER_WAY)).order_by(BuildRow.accepted_at)
             )
             return [_build(row) for row in rows]
 

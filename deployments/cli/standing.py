@@ -91,7 +91,11 @@ def _where(build: Build, there: Sequence[Entry]) -> int | None:
     """The step that a build stopped at, or is at."""
     if build.fault and build.fault.get("step"):
         return int(build.fault["step"])
-    begun = [entry.step for entry in there]
+    begun = [entry.step for entry in there if entry.state is not StepState.PENDING]
+    running = [entry.step for entry in there if entry.state is StepState.RUNNING]
+    if build.state == "restoring":
+        # What it was built by is done long since.
+        return running[0] if running else None
     # Backward, the one that is being undone is the lowest that was touched.
     undoing = [entry.step for entry in there if entry.state is StepState.UNDOING]
     if undoing:
