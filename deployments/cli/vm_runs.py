@@ -177,8 +177,7 @@ def ended(done: Done, store: StateStore, build: Build | None) -> Mapping[str, An
         Refusal: Not well.
     """
     if done.error is not None:
-        fault = build.fault if build is not None and build.fault else done.error
-        raise Refusal(failure(fault, store, build, done))
+        raise Refusal(failure(_why(done.error, build), store, build, done))
     if build is None:
         raise NotFound("the flow has ended, and has left no build", hint="look at its run's log")
     try:
@@ -186,6 +185,13 @@ def ended(done: Done, store: StateStore, build: Build | None) -> Mapping[str, An
     except NotFound:
         found = {"id": build.id, "name": build.name, "status": None}
     return {**found, "build_state": build.state, "run_url": done.url}
+
+
+def _why(error: Mapping[str, Any], build: Build | None) -> Mapping[str, Any]:
+    """What a run failed with: as its build keeps it, which tells more, if that is this run's."""
+    fault = build.fault if build is not None else None
+    same = fault is not None and str(fault["message"]).partition("\n")[0] == error["message"]
+    return fault if fault is not None and same else error
 
 
 def tell(found: Mapping[str, Any], *, json: bool) -> None:

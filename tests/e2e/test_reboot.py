@@ -89,7 +89,7 @@ def test_after_a_reboot_everything_is_brought_to_where_it_should_be(stays: Cloud
     ):
         killed = cloud.run("vm", "create", name, *CREATE, *more, fault=fault)
         assert killed.returncode == -signal.SIGKILL
-    half = ("network", "create", "half", "--cidr", "10.77.9.0/24")
+    half = ("network", "create", "halved", "--cidr", "10.77.8.0/24")
     assert cloud.run(*half, fault="5:kill:after").returncode == -signal.SIGKILL
     disk.rename(disk.with_suffix(".away"))
 
@@ -103,7 +103,7 @@ def test_after_a_reboot_everything_is_brought_to_where_it_should_be(stays: Cloud
     assert found["public"] == ("lost: the host was rebooted", "complete")
     assert found["anew"] == ("building", "complete")
     assert found["undone"] == ("building", "undone")
-    assert found["half"] == ("building", "complete")
+    assert found["halved"] == ("building", "complete")
     assert found["broken"] == ("lost: the host was rebooted", "kept")
     is_as_it_was(cloud, before)
     assert cloud.instance("anew").generation == 2
@@ -122,7 +122,7 @@ def test_after_a_reboot_everything_is_brought_to_where_it_should_be(stays: Cloud
     assert reconciled(cloud) == {}
     assert cloud.json("audit")["clean"]
     cloud.delete(["broken", "anew", "undone"])
-    cloud.fifty("network", "delete", "half")
+    cloud.fifty("network", "delete", "halved")
     assert differences(inventory, cloud.inventory()) == []
 
 
@@ -157,7 +157,9 @@ def test_a_restore_that_is_killed_goes_on_when_the_service_starts(
 
 def test_without_a_reboot_a_vm_that_is_off_stays_off_until_it_is_started(stays: Cloud) -> None:
     cloud, before = stays, as_it_is(stays)
-    cloud.ssh("stays", "sync; nohup sh -c 'sleep 1; poweroff -f' >/dev/null 2>&1 &")
+    cloud.ssh("stays", "sync")
+    # The power button: the guest shuts itself down.
+    cloud.world.hypervisor.shutdown(cloud.instance("stays").id)
     eventually(lambda: domain_state(cloud, "stays") == "shut off", "guest that is off")
     assert reconciled(cloud) == {"stays": ("off: shutoff", "complete")}
     assert (show(cloud, "stays")["status"], show(cloud, "stays")["fault"]) == ("SHUTOFF", None)
