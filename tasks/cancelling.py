@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from blocks.state import Build, StateStore
 
 _LOOK_EVERY_S = 2.0
 _LOOK_FOR_LEASE_S = 0.2
+_AGAIN_S = 0.05
 #: A run stops between two steps at the latest; the longest step builds an image.
 _STOP_S = 600.0
 
@@ -108,8 +110,43 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
+def never_lost() -> Iterator[None]:
+    """Have a SIGTERM come again that Python could not raise.
+
+    Where it comes while an object is freed, what its handler raises is printed, and the program
+    goes on (`sys.unraisablehook`): a Cancel, of which there is only one, would not be heard.
+    """
+    before = sys.unraisablehook
+    again: list[threading.Timer] = []
+
+    def look(ignored: sys.UnraisableHookArgs) -> None:
+        if not isinstance(ignored.exc_value, TerminationSignal):
+            before(ignored)
+            return
+        # Not at once: it would be raised in here, to no avail.
+        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
+        again.append(timer)
+        timer.start()
+
+    sys.unraisablehook = look
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in again:
+            timer.cancel()
+
+
+@contextmanager
 def cancellable() -> Iterator[None]:
-    """Have a Cancel of this run noticed, where no worker does that: once, by a SIGTERM to us."""
+    """Have this run hear of a Cancel, also where no worker tells it, and of every SIGTERM."""
+    with never_lost(), _watched():
+        yield
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    """Look for a Cancel of this run, where no worker does that: it is given on as a SIGTERM."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.deployment_id is not None:
         yield
