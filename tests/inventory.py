@@ -18,7 +18,7 @@ ALLOCATIONS = {
     "port_groups": "port_id || ' ' || group_id",
     "claims": "instance_id || ' ' || vcpus || ' ' || ram_mib || ' ' || disk_gib",
     "quota_claims": "owner_id || ' ' || resource || ' ' || amount",
-    "networks": "id || ' ' || zone",
+    "networks": "id",
     "segments": "type || ' ' || segment_id || ' ' || network_id",
     "subnets": "id",
     "routers": "id",

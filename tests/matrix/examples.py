@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -77,13 +78,13 @@ _CHANCE = (
 )
 
 
-def shape(lines: Iterable[str], name: str) -> list[str]:
+def shape(lines: Iterable[str], name: str) -> Counter[str]:
     """Lines of an inventory without all that is chosen by chance, or differs by the name."""
-    found = []
+    found: Counter[str] = Counter()
     for line in lines:
         # QEMU's arguments hold numbers of libvirt's own.
         plain = " ".join(line.split()[:3]) if line.startswith("processes:") else line
         for pattern, word in _CHANCE:
             plain = re.sub(pattern, word, plain)
-        found.append(plain.replace(name, "NAME"))
-    return sorted(found)
+        found[plain.replace(name, "NAME")] += 1
+    return found
