@@ -40,15 +40,15 @@ def test_nothing_is_left_whatever_happens_at_a_step(
         with ThreadPoolExecutor(len(cases)) as pool:
             futures = {case: pool.submit(carry_out, faulty, case) for case in cases}
         left = differences(before, faulty.cloud.inventory())
+        wrong = {case.vm: future.exception() for case, future in futures.items()}
+        for case, future in futures.items():
+            if wrong[case.vm] is None and not left:
+                table.note(case, future.result())
+        assert [vm for vm in wrong if wrong[vm]] == [], wrong
+        assert left == []
     finally:
-        forget(faulty, cases)
         table.note_time(step, time.monotonic() - began)
-    wrong = {case.vm: future.exception() for case, future in futures.items() if future.exception()}
-    for case, future in futures.items():
-        if case.vm not in wrong and not left:
-            table.note(case, future.result())
-    assert wrong == {}
-    assert left == []
+        forget(faulty, cases)
 
 
 def carry_out(served: Served, case: Case) -> str:
