@@ -62,7 +62,7 @@ class Firewall:
             "\n".join(line for chain in amiss for line in _typed(*chain)),
         )
         if known:
-            _cut_connections(_zone(tables, port), port)
+            _cut_connections(_zone(tables, port.network_id), port)
 
     def unprotect(self, port: Port) -> None:
         """Remove a port's rules, and the tables with the last port; already gone is fine."""
@@ -73,7 +73,7 @@ class Firewall:
             there = nft.elements(tables.bridge, "guests", "set")
             if port.tap not in there:
                 return
-            zone = _zone(tables, port)
+            zone = _zone(tables, port.network_id)
             if there == [port.tap]:
                 nft.apply([each for table in tables.tables() for each in nft.remove_table(table)])
             else:
@@ -117,6 +117,16 @@ class Firewall:
             f"Removed the firewall rules of the port {port_id}",
             "\n".join(f"nft delete chain {t['family']} {t['table']} {n}" for t, n in chains),
         )
+
+    def forget_connections(self, network_id: str, address: str) -> None:
+        """Forget the open connections of an address, by the network's id alone.
+
+        Of a network that shares the host's own zone (an operator's bridge) none is cut: by
+        an address alone it would not be known whose they are.
+        """
+        zone = _zone(self._tables(), network_id)
+        if zone:
+            _cut(zone, address)
 
     def forget_network(self, network: Network) -> None:
         """Take a network's conntrack zone out of the tables, where there are any."""
@@ -243,8 +253,8 @@ def _target(verdict: Json) -> str | None:
     return str(goto["target"]) if goto else None
 
 
-def _zone(tables: Tables, port: Port) -> int:
-    bridge = marks.bridge_name(port.network_id)
+def _zone(tables: Tables, network_id: str) -> int:
+    bridge = marks.bridge_name(network_id)
     for name, verdict in nft.elements(tables.stateful, "zones"):
         if name == bridge:
             return int(verdict["goto"]["target"].removeprefix("zone-"))
@@ -254,10 +264,13 @@ def _zone(tables: Tables, port: Port) -> int:
 def _cut_connections(zone: int, port: Port) -> None:
     """Forget a port's open connections, as Neutron does when rules change (conntrack(8))."""
     for fixed in port.addresses:
-        for side in ("--orig-src", "--orig-dst"):
-            words = ["conntrack", "-D", "-w", str(zone), side, str(fixed.address)]
-            # 1: there was none.
-            commands.run(*words, ok_codes=(0, 1))
+        _cut(zone, str(fixed.address))
+
+
+def _cut(zone: int, address: str) -> None:
+    for side in ("--orig-src", "--orig-dst"):
+        # 1: there was none.
+        commands.run("conntrack", "-D", "-w", str(zone), side, address, ok_codes=(0, 1))
 
 
 def _typed(table: Json, chain: str, rules: list[Rule]) -> list[str]:

@@ -47,10 +47,11 @@ class Inventory:
         """Everything with this site's mark, in an order in which it can be removed."""
         return [
             *self._processes(),
+            # Before the rules, which know the zone that their connections are in.
+            *self._of_guests(),
             *self._nft(),
             *self._links(),
             *self._namespaces(),
-            *self._of_guests(),
             *self._directories(),
         ]
 
@@ -219,6 +220,7 @@ class Inventory:
         network, _, address = found.owner.partition("/")
         if path != self._site.of_network(network) / "metadata" / "guests" / address:
             raise Conflict(f"the documents {found.name} are not ours")
+        self._firewall.forget_connections(network, address)
         if files.remove_tree(path):
             changes.record(f"Removed the metadata for {address}", ["rm", "-r", str(path)])
 
