@@ -26,18 +26,20 @@ from tests.waiting import eventually
 #: How often each is wished for.
 WISHES = {
     "create": 40,
-    "delete": 11,
+    "delete": 14,
     "resume": 8,
     "rollback": 4,
     "create network": 6,
     "delete network": 4,
     "kill a command": 9,
     "kill a run": 9,
-    "kill the service": 2,
+    "kill the service": 4,
     "terminate a command": 4,
     "cancel a run": 8,
 }
-VMS = [f"chaos-{number}" for number in range(12)]
+PREFIX = "chaos-"
+#: How often a name is taken at random, and may be anybody's or nobody's.
+_ANY_NAME = 0.15
 #: The first is always there; the others come and go.
 NETWORKS = {f"chaos-net-{number}": f"10.77.{40 + number}.0/24" for number in range(3)}
 STEADY, *COMING_AND_GOING = NETWORKS
@@ -80,7 +82,8 @@ class Wish:
     """Something that is to happen; all that is random in it."""
 
     kind: str
-    name: str
+    known: bool
+    number: int
     network: str
     typed: bool
     policy: str
@@ -98,11 +101,12 @@ class Wish:
         fault = f"{step}:raise:{when}" + (
             f",u{chance.randint(9, step)}:raise" if undo_faulty else ""
         )
-        name, network = chance.choice(VMS), chance.choice(COMING_AND_GOING)
-        steady = chance.random() < 0.7 and "network" not in kind
+        known, network = chance.random() > _ANY_NAME, chance.choice(COMING_AND_GOING)
+        steady = chance.random() < 0.75 and "network" not in kind
         return Wish(
             kind=kind,
-            name=name,
+            known=known,
+            number=chance.randrange(30),
             network=STEADY if steady else network,
             typed=chance.random() < 0.5,
             policy="keep" if chance.random() < 0.3 else "rollback",
@@ -139,6 +143,7 @@ class Monkey:
         self._folder = folder
         self._figures = figures
         self._begun = time.monotonic()
+        self._created = 0
         self.commands: list[Command] = []
         self.posted: list[str] = []
 
@@ -202,7 +207,7 @@ class Monkey:
 
     def _request(self, wish: Wish) -> str:
         """Ask for something, as a command or as a posted run."""
-        name = wish.network if "network" in wish.kind else wish.name
+        name = wish.network if "network" in wish.kind else self._vm(wish)
         verb, thing = (*wish.kind.split(), "vm")[:2]
         vm = {"flavor": "tiny", "image": "micro", "networks": [wish.network], "key": "default",
               "on_failure": wish.policy, "on_interrupt": wish.interrupt}  # fmt: skip
@@ -223,6 +228,17 @@ class Monkey:
         fault = wish.fault if wish.kind == "create" else ""
         self.posted.append(self._served.post(f"{verb}-{thing}", request, fault=fault))
         return f"posted {verb}-{thing} {request} {fault} as {self.posted[-1]}"
+
+    def _vm(self, wish: Wish) -> str:
+        """The VM that a request is about: a new one, one that is there, or any name."""
+        there = [vm.name for vm in self._cloud.world.store.instances.list()]
+        ours = [name for name in there if name.startswith(PREFIX)]
+        if not wish.known or (wish.kind != "create" and not ours):
+            return f"{PREFIX}{wish.number}"
+        if wish.kind == "create":
+            self._created += 1
+            return f"{PREFIX}new-{self._created}"
+        return ours[int(wish.which * len(ours))]
 
     def _type(self, *words: str, fault: str) -> None:
         said = self._folder / f"{time.monotonic_ns()}"

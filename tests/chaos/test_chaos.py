@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from blocks.resources import Instance, InstanceStatus
-from tests.chaos.monkey import COMING_AND_GOING, NETWORKS, STEADY, VMS, Figures, Monkey
+from tests.chaos.monkey import COMING_AND_GOING, NETWORKS, PREFIX, STEADY, Figures, Monkey
 from tests.cloud import Cloud
 from tests.inventory import differences
 from tests.service.served import Served
@@ -66,7 +66,7 @@ def networks(cloud: Cloud) -> Iterator[None]:
 
 def vms(cloud: Cloud) -> list[dict[str, str]]:
     """Chaos' VMs."""
-    return [vm for vm in cloud.json("vm", "list") if vm["name"].startswith("chaos-")]
+    return [vm for vm in cloud.json("vm", "list") if vm["name"].startswith(PREFIX)]
 
 
 def all_at_an_end(cloud: Cloud) -> bool:
@@ -102,7 +102,7 @@ def test_chaos(cloud: Cloud, served: Served, tmp_path: Path, figures: Figures) -
     with ThreadPoolExecutor(4) as pool:
         figures.ends = Counter(pool.map(lambda instance: end_of(cloud, instance), instances))
     figures.ends["deleted"] = sum(
-        instance.name in VMS and instance.status is InstanceStatus.DELETED
+        instance.name.startswith(PREFIX) and instance.status is InstanceStatus.DELETED
         for instance in store.instances.list(deleted=True)
     )
     audit = cloud.json("audit", code=None)
