@@ -1,6 +1,7 @@
 """A reboot of the host, as a site of the tests finds it afterwards.
 
-What lives in the kernel is gone: guests, processes, mounts, namespaces, links, nft tables.
+What lives in the kernel is gone: guests, processes, mounts, namespaces, links, nft tables,
+connections.
 What lives on disks is there: files with their old pids in them, libvirt's definitions, the
 state store. And the store was written on a boot that had another id: the kernel's own id
 stays, so the one in the records is changed.
@@ -13,6 +14,7 @@ import uuid
 import libvirt
 from sqlalchemy import update
 
+from blocks.commands import run
 from blocks.state.tables import JournalRow, LeaseRow
 from deployments import libvirt_daemons
 from tests import leftovers
@@ -27,6 +29,9 @@ def reboot(cloud: Cloud) -> list[str]:
     """
     gone = _cut_power(cloud)
     gone += leftovers.remove_what_no_reboot_leaves(cloud.home.parent, {cloud.world.site})
+    for network in cloud.world.store.networks.list():
+        # 1: there was no connection.
+        run("conntrack", "--delete", "--zone", str(network.zone), ok_codes=(0, 1))
     earlier = str(uuid.uuid4())
     with cloud.world.store.database.write() as session:
         for table in (JournalRow, LeaseRow):

@@ -98,23 +98,26 @@ def test_a_process_that_was_stopped_until_it_lost_its_lease_does_nothing_more(
         stderr=subprocess.PIPE,
         text=True,
     ) as stuck:
-        eventually(lambda: _runs(cloud, "stuck", step), f"build at step {step}")
-        stuck.send_signal(signal.SIGSTOP)
-        build = cloud.build("stuck")
-        # While its lease lives nobody touches it, whether its process moves or not.
-        held = cloud.world.store.leases.held(build.id)
-        assert held in ("create", None)
-        eventually(lambda: cloud.world.store.leases.held(build.id) is None, "end of its lease")
-        assert reconciled(cloud) == {"stuck": ("building", "undone")}
-        assert differences(before, cloud.inventory()) == []
-        ended = cloud.world.store.builds.get(build.id)
-        stuck.send_signal(signal.SIGCONT)
-        said, _log = stuck.communicate(timeout=300)
+        try:
+            eventually(lambda: _runs(cloud, "stuck", step), f"build at step {step}")
+            eventually(lambda: _stopped_outside_of_a_write(stuck), "process that is stopped")
+            build = cloud.build("stuck")
+            held = cloud.world.store.leases.held
+            eventually(lambda: held(build.id) is None, "end of its lease")
+            assert reconciled(cloud)["stuck"] == ("building", "undone")
+            assert differences(before, cloud.inventory()) == []
+            stuck.send_signal(signal.SIGCONT)
+            said, _log = stuck.communicate(timeout=300)
+        finally:
+            # Also one that is stopped: a wait for it would have no end.
+            stuck.kill()
     assert stuck.returncode != 0, said
     assert differences(before, cloud.inventory()) == []
-    assert cloud.world.store.builds.get(build.id) == ended or reconciled(cloud) == {
-        "stuck": ("undoing", "undone")
-    }
+    # Its step came to an end after it had been undone: so it is undone once more.
+    assert reconciled(cloud).get("stuck", ("undoing", "undone")) == ("undoing", "undone")
+    states = {entry.state for entry in cloud.journal(build).values()}
+    assert states == {StepState.UNDONE}, "what it wrote down after it had lost its lease"
+    assert differences(before, cloud.inventory()) == []
     assert cloud.json("vm", "show", "stuck")["status"] == "ERROR"
     assert cloud.json("audit")["clean"]
 
@@ -126,3 +129,15 @@ def _runs(cloud: Cloud, name: str, step: int) -> bool:
         for build in found
         for entry in cloud.journal(build).values()
     )
+
+
+def _stopped_outside_of_a_write(process: subprocess.Popen[str]) -> bool:
+    """Stop a process; not while it has the store's write lock, which would stop everybody."""
+    process.send_signal(signal.SIGSTOP)
+    stat = Path(f"/proc/{process.pid}/stat")
+    eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "stop")
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    if any(("WRITE", str(process.pid)) == (lock[3], lock[4]) for lock in locks):
+        process.send_signal(signal.SIGCONT)
+        return False
+    return True
