@@ -118,7 +118,11 @@ def host_inventory(home: Path, store: StateStore) -> dict[str, list[str]]:
 
 
 def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
-    """What came and what went, a line each."""
+    """What came and what went, a line each.
+
+    A connection that nobody uses is forgotten by the kernel when its time is over: that one
+    went is no difference.
+    """
     return [
         f"{kind}: {sign} {thing}"
         for kind in before
@@ -127,4 +131,5 @@ def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> li
             ("-", set(before[kind]) - set(after[kind])),
         )
         for thing in sorted(these)
+        if (kind, sign) != ("conntrack", "-")
     ]
