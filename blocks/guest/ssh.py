@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from blocks.commands import run
-from blocks.errors import GuestFault
+from blocks.errors import GuestFault, Transient
 from blocks.fabric import run_in
 
 PORT = 22
@@ -96,30 +96,15 @@ def accepts_key(
     with NamedTemporaryFile("w", suffix=".pub") as file:
         file.write(public_key + "\n")
         file.flush()
-        asked = run(
-            *login_command(
-                namespace,
-                user,
-                address,
-                known_hosts,
-                [
-                    "-v",
-                    "-o",
-                    "LogLevel=DEBUG1",
-                    "-o",
-                    "BatchMode=yes",
-                    "-o",
-                    "PreferredAuthentications=publickey",
-                    "-o",
-                    f"ConnectTimeout={max(1, int(timeout_s))}",
-                    "-i",
-                    file.name,
-                ],
-            ),
-            "true",
-            timeout_s=timeout_s + 30,
-            ok_codes=range(256),
-        )
+        options = ["-v", "-i", file.name, "-o", "LogLevel=DEBUG1", "-o", "BatchMode=yes"]
+        options += ["-o", "PreferredAuthentications=publickey"]
+        options += ["-o", f"ConnectTimeout={max(1, int(timeout_s))}"]
+        words = login_command(namespace, user, address, known_hosts, options)
+        try:
+            asked = run(*words, "true", timeout_s=timeout_s + 30, ok_codes=range(256))
+        except Transient:
+            # It answered once, and fell silent: whether it still runs is the caller's to see.
+            return False
     if "HOST IDENTIFICATION HAS CHANGED" in asked.stderr:
         raise HostKeyChanged(f"the SSH host key of {address} has changed")
     return "Server accepts key" in asked.stderr

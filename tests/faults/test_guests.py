@@ -44,16 +44,13 @@ class Broken:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
+#: Those that take longest first.
 GUESTS = (
     Broken(
-        *("init-exits", "#!/bin/sh\nexit 3\n", "/bin/init", 47),
-        message="Kernel panic - not syncing: Attempted to kill init!",
-        console="Kernel panic - not syncing",
-    ),
-    Broken(
-        *("panics-later", "#!/bin/sh\necho c > /proc/sysrq-trigger\n", "/lib/micro/udhcpc", 48),
-        message="Kernel panic - not syncing: sysrq triggered crash",
-        console="Kernel panic - not syncing",
+        *("never-ready", "#!/bin/sh\nexec sleep 1000000\n", None, 49),
+        message="to nothing of what was waited for, within 30 s",
+        console="FIFTY-MARK sshd",
+        settings={"FIFTY_READY_WAIT_S": "30"},
     ),
     Broken(
         *("no-address", "#!/bin/sh\nexec sleep 1000000\n", "/lib/micro/udhcpc", 48),
@@ -68,10 +65,14 @@ GUESTS = (
         settings={"FIFTY_READY_WAIT_S": "5"},
     ),
     Broken(
-        *("never-ready", "#!/bin/sh\nexec sleep 1000000\n", None, 49),
-        message="to nothing of what was waited for, within 30 s",
-        console="FIFTY-MARK sshd",
-        settings={"FIFTY_READY_WAIT_S": "30"},
+        *("panics-later", "#!/bin/sh\necho c > /proc/sysrq-trigger\n", "/lib/micro/udhcpc", 48),
+        message="Kernel panic - not syncing: sysrq triggered crash",
+        console="Kernel panic - not syncing",
+    ),
+    Broken(
+        *("init-exits", "#!/bin/sh\nexit 3\n", "/bin/init", 47),
+        message="Kernel panic - not syncing: Attempted to kill init!",
+        console="Kernel panic - not syncing",
     ),
     Broken(
         *("not-well", "#!/bin/sh\nexit 3\n", None, 49),
