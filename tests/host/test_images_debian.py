@@ -15,11 +15,12 @@ from blocks.images.exports import mount_points
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
+IMAGE_ID = "cccccccc-2222-4333-8444-555555555555"
 BUILD = """
 import sys
 from pathlib import Path
 from blocks.images import ImageStore
-ImageStore(Path(sys.argv[1])).build("debian-12", "debian", lambda text: print(text, flush=True))
+ImageStore(Path(sys.argv[1])).build("debian-12", sys.argv[2], lambda text: print(text, flush=True))
 """
 
 
@@ -38,10 +39,10 @@ def processes_in(directory: Path) -> list[str]:
 def test_killed_in_mid_build(tmp_path: Path) -> None:
     """Nothing goes on working, nothing stays mounted; what is left can be removed."""
     store = ImageStore(tmp_path / "images")
-    words = [sys.executable, "-c", BUILD, str(tmp_path / "images")]
+    words = [sys.executable, "-c", BUILD, str(tmp_path / "images"), IMAGE_ID]
     builder = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:
-        while not (tmp_path / "images" / "build" / "debian" / "tree" / "usr").exists():
+        while not (tmp_path / "images" / "build" / IMAGE_ID / "tree" / "usr").exists():
             assert builder.poll() is None
             time.sleep(0.05)
         assert len(processes_in(tmp_path / "images")) > 1
@@ -53,6 +54,6 @@ def test_killed_in_mid_build(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, processes_in(tmp_path / "images")
         time.sleep(0.05)
     assert [point for point in mount_points() if str(tmp_path) in point] == []
-    assert [found.owner for found in store.inventory()] == ["debian"]
-    store.remove_image("debian")
+    assert [found.owner for found in store.inventory()] == [IMAGE_ID]
+    store.remove_image(IMAGE_ID)
     assert store.inventory() == []
