@@ -14,14 +14,25 @@ class NetworkType(StrEnum):
 
     FLAT = "flat"
     LOCAL = "local"
+    VLAN = "vlan"
     VXLAN = "vxlan"
+    GRE = "gre"
+
+
+class NetworkDriver(StrEnum):
+    """What carries a network's frames between hosts; its ports are in a Linux bridge always."""
+
+    LINUXBRIDGE = "linuxbridge"
+    OPENVSWITCH = "openvswitch"
 
 
 class Network(Resource):
     """A layer-2 segment.
 
     Attributes:
-        segment_id: The VNI of a vxlan network.
+        driver: What makes its tunnel or VLAN, chosen when it is created.
+        segment_id: The VNI of a vxlan, the key of a gre, the VLAN id of a vlan network.
+        physical_interface: For `vlan`: the host's interface that carries the VLANs.
         physical_bridge: For `flat`: an existing bridge of the operator's to use instead
             of one of our own; none means that we make one.
         external: Routers may have their gateway in it; guests may not.
@@ -32,13 +43,17 @@ class Network(Resource):
             never meet.
         anchor_host: The host that serves its DHCP and router, where its bridge stays
             even when no guest is plugged.
+        port_security: What its ports get: anti-spoofing and security groups. An admin may
+            turn it off.
     """
 
     id: str
     tenant_id: str
     name: ResourceName
     type: NetworkType
+    driver: NetworkDriver = NetworkDriver.LINUXBRIDGE
     segment_id: int | None = None
+    physical_interface: str | None = None
     physical_bridge: str | None = None
     mtu: int = 1500
     external: bool = False
@@ -46,6 +61,14 @@ class Network(Resource):
     outside: Literal["closed", "uplink", "bridge"] = "closed"
     zone: int
     anchor_host: str
+    port_security: bool = True
+
+
+class Route(Resource):
+    """A static route: of a router, or one that DHCP tells the guests (Neutron's host routes)."""
+
+    destination: IPv4Network
+    nexthop: IPv4Address
 
 
 class Pool(Resource):
@@ -62,6 +85,7 @@ class Subnet(Resource):
         dhcp_address: Where its DHCP server answers (an address of the pool, held by the
             network's DHCP port); none without DHCP.
         lease_s: The DHCP lease's length in seconds.
+        host_routes: What DHCP tells the guests besides the default route (option 121).
     """
 
     id: str
@@ -73,6 +97,7 @@ class Subnet(Resource):
     dhcp: bool = True
     dhcp_address: IPv4Address | None = None
     lease_s: int = 86400
+    host_routes: tuple[Route, ...] = ()
 
 
 class FixedIp(Resource):
@@ -89,6 +114,7 @@ class PortKind(StrEnum):
     DHCP = "dhcp"
     ROUTER_INTERFACE = "router_interface"
     ROUTER_GATEWAY = "router_gateway"
+    FLOATING_IP = "floating_ip"
 
 
 class Port(Resource):
@@ -100,6 +126,7 @@ class Port(Resource):
         tap: The tap device's name on its host, chosen when the port is recorded.
         mark: A number (31 bits) that names the port in packet marks; unique.
         host: Where it is (to be) plugged.
+        port_security: Without it neither anti-spoofing nor security groups hold.
     """
 
     id: str
@@ -114,6 +141,7 @@ class Port(Resource):
     tap: str | None = None
     mark: int
     host: str | None = None
+    port_security: bool = True
 
 
 class RouterLeg(Resource):
@@ -124,8 +152,34 @@ class RouterLeg(Resource):
     subnet: Subnet
 
 
+class FloatingIp(Resource):
+    """An address outside that leads to a port inside (Neutron's floating IP).
+
+    Attributes:
+        id: That of the port of kind `floating_ip` that holds the address.
+        network_id: The external network.
+        port_id: The guest's port; None where it is not attached.
+        fixed_address: The port's address that it leads to.
+        router_id: The router that translates it.
+    """
+
+    id: str
+    tenant_id: str
+    network_id: str
+    address: IPv4Address
+    port_id: str | None = None
+    fixed_address: IPv4Address | None = None
+    router_id: str | None = None
+
+
 class Router(Resource):
-    """A router: legs in tenant networks and, perhaps, a gateway to the outside."""
+    """A router: legs in tenant networks and, perhaps, a gateway to the outside.
+
+    Attributes:
+        snat: Whether what goes out gets the gateway's address.
+        routes: Static routes besides those to its networks and its gateway.
+        floating_ips: Those that it translates.
+    """
 
     id: str
     tenant_id: str
@@ -134,6 +188,8 @@ class Router(Resource):
     snat: bool = True
     legs: tuple[RouterLeg, ...] = ()
     gateway: RouterLeg | None = None
+    routes: tuple[Route, ...] = ()
+    floating_ips: tuple[FloatingIp, ...] = ()
 
 
 class SecurityGroupRule(Resource):
