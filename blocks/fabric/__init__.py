@@ -1,6 +1,6 @@
 """The network on this host: segments, DHCP, routers, metadata, ports and their firewall."""
 
-from blocks.fabric.dhcp import DhcpLease
+from blocks.fabric.dhcp_leases import DhcpLease
 from blocks.fabric.namespaces import run_in
 from blocks.fabric.network_fabric import NetworkFabric
 

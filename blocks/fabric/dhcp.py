@@ -1,11 +1,8 @@
 """DHCP and DNS of a network: a namespace with a leg in it, and dnsmasq there.
 
-As Neutron's DHCP agent does it: `static` ranges, so that only ports of ours get an
-address; one reservation a port; the classless routes of RFC 3442 (option 121), which
-must repeat the default route; the MTU (option 26), for a guest left at 1500 on a tunnel
-loses large packets silently. dnsmasq watches a directory with one file a port, so that
-plugging a port restarts nothing. It has no upstream server and knows the network's own
-names only.
+As Neutron's DHCP agent does it, with one reservation a port (`dnsmasq_config` tells what is
+in them). dnsmasq watches a directory with one file a port, so that plugging a port restarts
+nothing. It has no upstream server and knows the network's own names only.
 
 The namespace is there for a network without DHCP too: it is the way from the host to the
 guests (`vm ssh`, the readiness checks) and the place of the metadata server.
@@ -13,46 +10,20 @@ guests (`vm ssh`, the readiness checks) and the place of the metadata server.
 
 from __future__ import annotations
 
-import re
 import signal
-from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from blocks import changes, commands, marks
-from blocks.errors import InvalidRequest
 from blocks.fabric import dhcp_release, files, namespaces
+from blocks.fabric.dhcp_leases import DhcpLease, find_lease
+from blocks.fabric.dnsmasq_config import METADATA_ADDRESS, configuration, reservation_of
 from blocks.fabric.legs import Leg, differences, ensure_leg, remove_legs
 from blocks.fabric.links import with_links
 from blocks.fabric.processes import Server
 from blocks.fabric.segments import SegmentDriver
 from blocks.fabric.site import Site
 from blocks.resources import Network, Port, PortBinding, Subnet
-
-#: Where guests ask for metadata (and what the DHCP namespace answers to).
-METADATA_ADDRESS = "169.254.169.254"
-#: The domain of the network's own names (RFC 9476 and ICANN keep `internal` for this).
-DOMAIN = "fifty.internal"
-
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-class DhcpLease(BaseModel):
-    """A lease that a guest has taken.
-
-    Attributes:
-        expires_at: None for one without an end.
-        host_name: What the guest is called in DNS, where it has a name.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    address: IPv4Address
-    mac: str
-    expires_at: datetime | None
-    host_name: str | None
 
 
 class Dhcp:
@@ -82,9 +53,11 @@ class Dhcp:
             if not subnet.dhcp:
                 self._stop(network.id)
                 return
-            config = self._config(network, subnet, port)
-            if files.write(self._config_path(network.id), config.encode()):
+            wanted = self._config(network, subnet, port)
+            if self._configured(network.id) != wanted:
+                # Stopped first: whoever comes here after a kill in between starts it anew.
                 server.stop()
+                files.write(self._config_path(network.id), wanted.encode())
             words = ["dnsmasq", server.token]
             if server.ensure(lambda: namespaces.run_in(namespace, lambda: commands.run(*words))):
                 changes.record(
@@ -169,20 +142,7 @@ class Dhcp:
         return self._lease(port.network_id, port.mac, address)
 
     def _lease(self, network_id: str, mac: str | None, address: IPv4Address) -> DhcpLease | None:
-        path = self._site.of_network(network_id) / "dhcp" / "leases"
-        if not path.exists():
-            return None
-        for line in path.read_text(errors="replace").splitlines():
-            words = line.split()
-            if len(words) >= 4 and words[1] == mac and words[2] == str(address):
-                expires = int(words[0])
-                return DhcpLease(
-                    address=address,
-                    mac=words[1],
-                    expires_at=datetime.fromtimestamp(expires, UTC) if expires else None,
-                    host_name=None if words[3] == "*" else words[3],
-                )
-        return None
+        return find_lease(self._site.of_network(network_id) / "dhcp" / "leases", mac, address)
 
     def differences(self, binding: PortBinding) -> list[str]:
         """What of a port's reservation, and of the server, is not as it should be."""
@@ -208,8 +168,13 @@ class Dhcp:
             return [f"the namespace {namespace} is not there"]
         leg = self._leg(network, subnet, port)
         wrong = with_links(namespace, lambda ipr: differences(ipr, leg))
-        if subnet.dhcp and self.server(network.id).pid() is None:
+        if not subnet.dhcp:
+            return wrong
+        if self.server(network.id).pid() is None:
             wrong.append(f"dnsmasq does not run in {namespace}")
+        configured = self._configured(network.id)
+        if configured is None or configured != self._config(network, subnet, port):
+            wrong.append(f"dnsmasq in {namespace} is configured otherwise than recorded")
         return wrong
 
     def server(self, network_id: str) -> Server:
@@ -220,6 +185,13 @@ class Dhcp:
 
     def _config_path(self, network_id: str) -> Path:
         return self._site.of_network(network_id) / "dhcp" / "dnsmasq.conf"
+
+    def _config(self, network: Network, subnet: Subnet, port: Port) -> str:
+        return configuration(self._config_path(network.id).parent, network, subnet, port)
+
+    def _configured(self, network_id: str) -> str | None:
+        path = self._config_path(network_id)
+        return path.read_text() if path.exists() else None
 
     def _directory(self, network_id: str) -> Path:
         files.directory(self._site.directory, 0o711)
@@ -246,63 +218,3 @@ class Dhcp:
             mtu=network.mtu,
             addresses=(*own, f"{METADATA_ADDRESS}/32"),
         )
-
-    def _config(self, network: Network, subnet: Subnet, port: Port) -> str:
-        """The configuration for dnsmasq(8): addresses and paths of ours, nothing else."""
-        directory = self._site.of_network(network.id) / "dhcp"
-        server = subnet.dhcp_address or port.addresses[0].address
-        routes = f"{METADATA_ADDRESS}/32,{server}"
-        if subnet.gateway:
-            routes += f",0.0.0.0/0,{subnet.gateway}"
-        names = ",".join(str(address) for address in subnet.dns or (server,))
-        cidr = subnet.cidr
-        lines = [
-            f"interface={marks.dhcp_leg_name(port.id)}",
-            "except-interface=lo",
-            "bind-dynamic",
-            "no-resolv",
-            "no-hosts",
-            "bogus-priv",
-            f"domain={DOMAIN}",
-            f"local=/{DOMAIN}/",
-            f"pid-file={directory / 'dnsmasq.pid'}",
-            f"log-facility={directory / 'dnsmasq.log'}",
-            "quiet-dhcp",
-            f"user={_user_for(directory)}",
-            f"hostsdir={directory / 'names'}",
-            f"dhcp-hostsdir={directory / 'hosts'}",
-            f"dhcp-leasefile={directory / 'leases'}",
-            f"dhcp-lease-max={min(cidr.num_addresses, 1 << 16)}",
-            "dhcp-authoritative",
-            f"dhcp-range={cidr.network_address},static,{cidr.netmask},{subnet.lease_s}",
-            # Without a value: dnsmasq would name itself as the router.
-            f"dhcp-option=option:router{f',{subnet.gateway}' if subnet.gateway else ''}",
-            f"dhcp-option=option:dns-server,{names}",
-            f"dhcp-option=option:classless-static-route,{routes}",
-            # Also to those who do not ask for it: it is no less true for them.
-            f"dhcp-option-force=option:mtu,{network.mtu}",
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def reservation_of(port: Port, host_name: str, address: IPv4Address) -> tuple[str, str]:
-    """A port's lines for dnsmasq: its reservation, and its names in DNS.
-
-    Raises:
-        InvalidRequest: The port has no MAC address yet, or its name is no host name.
-    """
-    if port.mac is None:
-        raise InvalidRequest(f"the port {port.id} has no MAC address yet")
-    if host_name and not _LABEL.fullmatch(host_name):
-        raise InvalidRequest(f"{host_name!r} is no host name (RFC 1123)")
-    name = host_name or "host-" + str(address).replace(".", "-")
-    return f"{port.mac},{address},{name}\n", f"{address} {name}.{DOMAIN} {name}\n"
-
-
-def _user_for(directory: Path) -> str:
-    """Whom dnsmasq runs as: `nobody` where that user can reach its files, else root.
-
-    FIFTY_HOME and what is above it decide: mode 0711 is enough.
-    """
-    searchable = all(parent.stat().st_mode & 0o001 for parent in directory.parents)
-    return "nobody" if searchable else "root"

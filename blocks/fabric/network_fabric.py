@@ -7,7 +7,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from blocks.fabric import neighbours, parts
-from blocks.fabric.dhcp import Dhcp, DhcpLease
+from blocks.fabric.dhcp import Dhcp
+from blocks.fabric.dhcp_leases import DhcpLease
 from blocks.fabric.firewall import Firewall
 from blocks.fabric.inventory import Inventory
 from blocks.fabric.metadata import Metadata

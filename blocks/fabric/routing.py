@@ -14,7 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from blocks import changes, marks
 from blocks.errors import InvalidRequest
 from blocks.fabric import arp, legs, links, namespaces, nft, nft_words
-from blocks.fabric.dhcp import METADATA_ADDRESS
+from blocks.fabric.dnsmasq_config import METADATA_ADDRESS
 from blocks.fabric.firewall_rules import Rule
 from blocks.fabric.legs import Leg
 from blocks.fabric.links import with_links
