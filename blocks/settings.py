@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from functools import lru_cache
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -36,6 +37,10 @@ class Settings(BaseSettings):
             its image says (`boot_timeout_s`), here and below.
         address_wait_s: Seconds that step 48 waits for a guest to answer on the network.
         ready_wait_s: Seconds that step 49 waits for each of SSH, login and the image's marker.
+        underlay_ip: This host's address towards the other hosts, at which its tunnels end;
+            none: this host is alone.
+        underlay_mtu: The MTU between the hosts; none means that of the interface with the
+            underlay address, or 1500.
     """
 
     model_config = SettingsConfigDict(env_prefix="FIFTY_", extra="ignore")
@@ -53,6 +58,8 @@ class Settings(BaseSettings):
     boot_wait_s: float | None = Field(default=None, gt=0)
     address_wait_s: float | None = Field(default=None, gt=0)
     ready_wait_s: float | None = Field(default=None, gt=0)
+    underlay_ip: IPv4Address | None = None
+    underlay_mtu: int | None = Field(default=None, ge=1280, le=65535)
 
     @property
     def database(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import IPv4Address
 from typing import Any
 
 from pydantic import Field
@@ -99,6 +100,7 @@ class Host(Resource):
         claimed_*: What instances hold of it.
         failures: Builds that failed here since the last one that did not.
         features: cpu model, machine types, accelerators: what images may ask for.
+        underlay_ip: Where its tunnels end; none: it has no tunnels to other hosts.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Host(Resource):
     load: float = 0.0
     heartbeat_at: datetime | None = None
     features: dict[str, Any] = Field(default_factory=dict)
+    underlay_ip: IPv4Address | None = None
 
 
 class Instance(Resource):

@@ -66,6 +66,8 @@ class Allocations:
         owners = living(session)
         routers = set(session.scalars(select(RouterRow.id)))
         for port in session.scalars(select(PortRow).order_by(PortRow.id)):
+            if port.kind == PortKind.FLOATING_IP:
+                continue  # its tenant's, attached or not, until it is deleted
             # A DHCP port cannot outlive its network: it refers to it.
             holders = owners if port.kind == PortKind.COMPUTE else routers
             if port.kind != PortKind.DHCP and port.device_id not in holders:

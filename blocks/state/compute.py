@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
 from sqlalchemy import func, select
@@ -74,6 +75,7 @@ class Hosts:
                 "claimed_vcpus",
                 "claimed_ram_mib",
                 "claimed_disk_gib",
+                "underlay_ip",
             },
         )
         with self._database.write() as session:
@@ -82,6 +84,7 @@ class Hosts:
                 row = HostRow(name=host.name, failures=0)
                 session.add(row)
             row.document = document
+            row.underlay_ip = str(host.underlay_ip) if host.underlay_ip else None
             row.heartbeat_at = now()
 
     def list(self) -> list[Host]:
@@ -165,6 +168,7 @@ class Hosts:
             claimed_ram_mib=used[1],
             claimed_disk_gib=used[2],
             instances=used[3],
+            underlay_ip=IPv4Address(row.underlay_ip) if row.underlay_ip else None,
         )
 
 

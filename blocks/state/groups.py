@@ -9,10 +9,11 @@ from ipaddress import IPv4Address, IPv4Network
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from blocks.errors import NotFound
+from blocks.errors import Conflict, NotFound
 from blocks.resources import FirewallRule, Port, SecurityGroup, SecurityGroupRule
 from blocks.state.database import Database
 from blocks.state.ports import port_model
+from blocks.state.quota import require_room
 from blocks.state.tables import (
     AddressRow,
     PortGroupRow,
@@ -61,6 +62,114 @@ class SecurityGroups:
             )
             return group.id
 
+    def create(self, identifier: str, tenant_id: str, name: str) -> bool:
+        """Make a group; as Neutron's it lets everything out, and nothing in.
+
+        Returns:
+            False where it is there already (the same id).
+
+        Raises:
+            Conflict: The tenant has one of that name.
+            QuotaExceeded: The tenant may not have one more.
+        """
+        with self._database.write() as session:
+            if session.get(SecurityGroupRow, identifier) is not None:
+                return False
+            if session.scalar(
+                select(SecurityGroupRow.id).where(
+                    SecurityGroupRow.tenant_id == tenant_id, SecurityGroupRow.name == name
+                )
+            ):
+                raise Conflict(f"a security group named {name!r} is there already")
+            require_room(session, tenant_id, "security_groups")
+            session.add(SecurityGroupRow(id=identifier, tenant_id=tenant_id, name=name))
+            session.flush()
+            egress = str(uuid.uuid5(uuid.UUID(identifier), "egress"))
+            session.add(SecurityGroupRuleRow(id=egress, group_id=identifier, direction="egress"))
+            return True
+
+    def add_rule(self, group_id: str, rule: SecurityGroupRule) -> bool:
+        """Add a rule to a group.
+
+        Returns:
+            False where it is there already (the same id).
+
+        Raises:
+            NotFound: The group is gone.
+            Conflict: The group has a rule that says the same.
+            QuotaExceeded: The tenant may not have one more.
+        """
+        with self._database.write() as session:
+            group = _group_row(session, group_id)
+            have = _rules(session, group_id)
+            if rule.id in {each.id for each in have}:
+                return False
+            same = rule.model_dump(exclude={"id"})
+            for each in have:
+                if each.model_dump(exclude={"id"}) == same:
+                    raise Conflict(f"the group {group.name!r} has this rule already: {each.id}")
+            require_room(session, group.tenant_id, "security_group_rules")
+            document = rule.model_dump(mode="json")
+            session.add(SecurityGroupRuleRow(group_id=group_id, **document))
+            return True
+
+    def remove_rule(self, group_id: str, rule_id: str) -> bool:
+        """Remove a rule from a group; False where the group has none of that id."""
+        with self._database.write() as session:
+            row = session.get(SecurityGroupRuleRow, rule_id)
+            if row is None or row.group_id != group_id:
+                return False
+            session.delete(row)
+            return True
+
+    def delete(self, group_id: str) -> bool:
+        """Forget a group with its rules; False where it is gone.
+
+        Raises:
+            Conflict: Ports are in it, rules of other groups name it, or it is the tenant's
+                default group.
+        """
+        with self._database.write() as session:
+            row = session.get(SecurityGroupRow, group_id)
+            if row is None:
+                return False
+            if row.name == DEFAULT:
+                raise Conflict(
+                    "the default group stays", hint="its rules can be removed, and others added"
+                )
+            users = [
+                f"port {port}"
+                for port in session.scalars(
+                    select(PortGroupRow.port_id).where(PortGroupRow.group_id == group_id)
+                )
+            ]
+            users += [
+                f"rule {rule.id} of the group {rule.group_id}"
+                for rule in session.scalars(
+                    select(SecurityGroupRuleRow).where(
+                        SecurityGroupRuleRow.remote_group_id == group_id,
+                        SecurityGroupRuleRow.group_id != group_id,
+                    )
+                )
+            ]
+            if users:
+                raise Conflict(
+                    f"the security group {row.name!r} is in use",
+                    hint="delete its VMs, and remove the rules that name it, first",
+                    details=users,
+                )
+            session.delete(row)
+            return True
+
+    def get(self, group_id: str) -> SecurityGroup:
+        """A group by its id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._database.read() as session:
+            return _model(session, _group_row(session, group_id))
+
     def find(self, tenant_id: str, name: str) -> SecurityGroup:
         """A tenant's group by name or id.
 
@@ -72,23 +181,26 @@ class SecurityGroups:
                 return group
         raise NotFound(f"there is no security group {name!r}")
 
-    def list(self, tenant_id: str) -> list[SecurityGroup]:
-        """A tenant's groups with their rules."""
+    def list(self, tenant_id: str | None = None) -> list[SecurityGroup]:
+        """Groups with their rules by name, of one tenant or all."""
+        query = select(SecurityGroupRow).order_by(SecurityGroupRow.name, SecurityGroupRow.id)
+        if tenant_id is not None:
+            query = query.where(SecurityGroupRow.tenant_id == tenant_id)
         with self._database.read() as session:
-            rows = session.scalars(
-                select(SecurityGroupRow)
-                .where(SecurityGroupRow.tenant_id == tenant_id)
-                .order_by(SecurityGroupRow.name)
-            ).all()
-            return [
-                SecurityGroup(
-                    id=row.id,
-                    tenant_id=row.tenant_id,
-                    name=row.name,
-                    rules=tuple(_rules(session, row.id)),
-                )
-                for row in rows
-            ]
+            return [_model(session, row) for row in session.scalars(query).all()]
+
+    def members(self, group_id: str, host: str | None = None) -> Sequence[Port]:
+        """The ports that are in a group, on one host or all."""
+        query = (
+            select(PortRow)
+            .join(PortGroupRow, PortGroupRow.port_id == PortRow.id)
+            .where(PortGroupRow.group_id == group_id)
+            .order_by(PortRow.id)
+        )
+        if host is not None:
+            query = query.where(PortRow.host == host)
+        with self._database.read() as session:
+            return [port_model(session, row) for row in session.scalars(query).all()]
 
     def ports_that_name(self, groups: Collection[str], host: str) -> Sequence[Port]:
         """The ports on a host that have a rule about members of any of these groups."""
@@ -121,6 +233,19 @@ class SecurityGroups:
                 for group in port.security_groups
                 for rule in _rules(session, group)
             ]
+
+
+def _group_row(session: Session, group_id: str) -> SecurityGroupRow:
+    row = session.get(SecurityGroupRow, group_id)
+    if row is None:
+        raise NotFound(f"there is no security group with id {group_id}")
+    return row
+
+
+def _model(session: Session, row: SecurityGroupRow) -> SecurityGroup:
+    return SecurityGroup(
+        id=row.id, tenant_id=row.tenant_id, name=row.name, rules=tuple(_rules(session, row.id))
+    )
 
 
 def _remotes(session: Session, rule: SecurityGroupRule) -> tuple[IPv4Network, ...] | None:

@@ -15,19 +15,31 @@ from blocks.resources import (
     NetworkType,
     Pool,
     PortKind,
+    Route,
     Subnet,
 )
 from blocks.state.database import Database
+from blocks.state.quota import require_room
 from blocks.state.tables import (
     AddressRow,
+    HostRow,
     NetworkRow,
     PortRow,
     SegmentRow,
     SubnetRow,
 )
 
-MAX_VNI = 2**24 - 1
+#: The largest segment id that is given out, for each type that has them (the VLAN ids 0 and
+#: 4095 are reserved by IEEE 802.1Q; a VXLAN's number has 24 bits, and a GRE key, which has 32,
+#: is given out of as many).
+LAST_SEGMENT = {
+    NetworkType.VLAN: 4094,
+    NetworkType.VXLAN: 2**24 - 1,
+    NetworkType.GRE: 2**24 - 1,
+}
 _ZONES = 2**16 - 1
+#: Ports that keep a network from being deleted; the others go with it.
+_IN_USE = (PortKind.COMPUTE, PortKind.ROUTER_GATEWAY, PortKind.FLOATING_IP)
 
 
 class Networks:
@@ -49,12 +61,13 @@ class Networks:
             if row is not None:
                 return network_model(session, row)
             self._refuse_same_name(session, network)
+            require_room(session, network.tenant_id, "networks")
             values = network.model_dump(mode="json", exclude={"segment_id"})
             values["zone"] = _free_zone(session)
             row = NetworkRow(**values)
             session.add(row)
             session.flush()
-            if network.type is NetworkType.VXLAN:
+            if network.type in LAST_SEGMENT:
                 segment = _segment(session, network)
                 session.add(
                     SegmentRow(type=network.type.value, segment_id=segment, network_id=network.id)
@@ -128,6 +141,26 @@ class Networks:
         with self._database.read() as session:
             return subnets_of(session, network_id)
 
+    def peers(self, network_id: str, host: str) -> Sequence[IPv4Address]:
+        """The underlay addresses of the other hosts that a network is on.
+
+        Those that have a port of it bound, or are its anchor; a host without an underlay
+        address has no tunnels.
+
+        Args:
+            network_id: The network.
+            host: The host whose peers they are.
+        """
+        bound = select(PortRow.host).where(PortRow.network_id == network_id)
+        anchor = select(NetworkRow.anchor_host).where(NetworkRow.id == network_id)
+        query = select(HostRow.underlay_ip).where(
+            HostRow.name != host,
+            HostRow.underlay_ip.is_not(None),
+            HostRow.name.in_(bound) | HostRow.name.in_(anchor),
+        )
+        with self._database.read() as session:
+            return sorted(IPv4Address(address) for address in session.scalars(query) if address)
+
     def refuse_if_used(self, network_id: str) -> None:
         """Check that no guest is in a network, and no router has its gateway there.
 
@@ -138,14 +171,15 @@ class Networks:
             rows = session.scalars(
                 select(PortRow).where(
                     PortRow.network_id == network_id,
-                    PortRow.kind.in_((PortKind.COMPUTE, PortKind.ROUTER_GATEWAY)),
+                    PortRow.kind.in_(_IN_USE),
                 )
             ).all()
         if rows:
             raise Conflict(
                 f"the network is in use by {len(rows)} port(s)",
-                hint="delete its VMs, and clear the gateways of its routers, first",
-                details=[f"{row.kind} port {row.id} of {row.device_id}" for row in rows],
+                hint="delete its VMs and its floating IPs, and clear the gateways of its routers, "
+                "first",
+                details=[_holder(row) for row in rows],
             )
 
     def delete(self, network_id: str) -> bool:
@@ -168,6 +202,10 @@ class Networks:
             session.flush()
             session.delete(row)
             return True
+
+
+def _holder(row: PortRow) -> str:
+    return f"{row.kind} port {row.id}" + (f" of {row.device_id}" if row.device_id else "")
 
 
 def network_model(session: Session, row: NetworkRow) -> Network:
@@ -202,6 +240,7 @@ def subnet_model(session: Session, row: SubnetRow) -> Subnet:
         dhcp=row.dhcp,
         dhcp_address=IPv4Address(address) if address is not None else None,
         lease_s=row.lease_s,
+        host_routes=tuple(Route.model_validate(route) for route in row.host_routes),
     )
 
 
@@ -221,8 +260,11 @@ def _segment(session: Session, network: Network) -> int:
         session.scalars(select(SegmentRow.segment_id).where(SegmentRow.type == network.type.value))
     )
     if network.segment_id is None:
+        last = LAST_SEGMENT[network.type]
+        if sum(1 for number in used if number <= last) >= last:
+            raise Conflict(f"all {last} segment ids of type {network.type.value} are in use")
         # At random, as another site on this host gives out the same kernel's VNIs.
-        while (number := 1 + secrets.randbelow(MAX_VNI)) in used:
+        while (number := 1 + secrets.randbelow(last)) in used:
             pass
         return number
     if network.segment_id in used:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from blocks.errors import Conflict, InvalidRequest, NotFound
+from blocks.errors import Conflict, NotFound
 from blocks.marks import tap_name
-from blocks.resources import FixedIp, Pool, Port, PortKind
+from blocks.resources import FixedIp, Port, PortKind
+from blocks.state.addresses import choose_address
 from blocks.state.database import Database
 from blocks.state.tables import AddressRow, PortGroupRow, PortRow, SubnetRow
 
@@ -36,6 +37,7 @@ class Ports:
         device_id: str | None,
         index: int = 0,
         host: str | None = None,
+        port_security: bool = True,
     ) -> Port:
         """Record a port: its mark and tap name chosen, no MAC and no address yet.
 
@@ -52,8 +54,9 @@ class Ports:
                     device_id=device_id,
                     index=index,
                     tap=tap_name(port_id),
-                    mark=_free_mark(session),
+                    mark=free_mark(session),
                     host=host,
+                    port_security=port_security,
                 )
                 session.add(row)
                 session.flush()
@@ -106,11 +109,7 @@ class Ports:
             if held is not None:
                 return IPv4Address(held), False
             subnet = session.get_one(SubnetRow, subnet_id)
-            address = (
-                _first_free(session, subnet)
-                if wanted is None
-                else _check_wanted(session, subnet, wanted)
-            )
+            address = choose_address(session, subnet, wanted)
             session.add(AddressRow(subnet_id=subnet_id, address=int(address), port_id=port_id))
             return address, True
 
@@ -139,11 +138,7 @@ class Ports:
             Conflict, InvalidRequest: As `give_address` does.
         """
         with self._database.read() as session:
-            subnet = session.get_one(SubnetRow, subnet_id)
-            if wanted is None:
-                _first_free(session, subnet)
-            else:
-                _check_wanted(session, subnet, wanted)
+            choose_address(session, session.get_one(SubnetRow, subnet_id), wanted)
 
     def take_addresses(self, port_id: str) -> list[IPv4Address]:
         """Free a port's addresses; those that it had."""
@@ -176,6 +171,14 @@ class Ports:
             session.flush()
             session.add_all(PortGroupRow(port_id=port_id, group_id=group) for group in groups)
             return True
+
+    def set_security(self, port_id: str, *, on: bool) -> bool:
+        """Turn a port's anti-spoofing and security groups on or off; False where it is so."""
+        with self._database.write() as session:
+            row = _row(session, port_id)
+            changed = row.port_security != on
+            row.port_security = on
+            return changed
 
     def get(self, port_id: str) -> Port:
         """A port by its id.
@@ -238,6 +241,7 @@ def port_model(session: Session, row: PortRow) -> Port:
         tap=row.tap,
         mark=row.mark,
         host=row.host,
+        port_security=row.port_security,
     )
 
 
@@ -248,45 +252,10 @@ def _row(session: Session, port_id: str) -> PortRow:
     return row
 
 
-def _free_mark(session: Session) -> int:
+def free_mark(session: Session) -> int:
+    """A packet mark that no port has."""
     while True:
         # At random, so that two sites on one host hardly ever choose the same one.
         mark = 1 + secrets.randbelow(2**_MARK_BITS - 1)
         if session.scalar(select(PortRow.id).where(PortRow.mark == mark)) is None:
             return mark
-
-
-def _taken(session: Session, subnet: SubnetRow) -> set[int]:
-    taken = set(
-        session.scalars(select(AddressRow.address).where(AddressRow.subnet_id == subnet.id))
-    )
-    if subnet.gateway:
-        taken.add(int(IPv4Address(subnet.gateway)))
-    return taken
-
-
-def _first_free(session: Session, subnet: SubnetRow) -> IPv4Address:
-    taken = _taken(session, subnet)
-    for document in subnet.pools:
-        pool = Pool.model_validate(document)
-        for number in range(int(pool.first), int(pool.last) + 1):
-            if number not in taken:
-                return IPv4Address(number)
-    raise Conflict(
-        f"no address is free in {subnet.cidr}",
-        hint="delete something there, or use another network",
-    )
-
-
-def _check_wanted(session: Session, subnet: SubnetRow, wanted: IPv4Address) -> IPv4Address:
-    cidr = IPv4Network(subnet.cidr)
-    if wanted not in cidr:
-        raise InvalidRequest(f"{wanted} is not in {cidr}")
-    if wanted in (cidr.network_address, cidr.broadcast_address):
-        raise InvalidRequest(f"{wanted} is the network or broadcast address of {cidr}")
-    # A router's own leg takes the gateway's address; nothing else may.
-    if subnet.gateway and wanted == IPv4Address(subnet.gateway):
-        raise Conflict(f"{wanted} is the gateway of {cidr}")
-    if int(wanted) in _taken(session, subnet):
-        raise Conflict(f"{wanted} is taken")
-    return wanted

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from blocks.errors import NotFound, QuotaExceeded
+from blocks.resources import PortKind
 from blocks.state.database import Database
-from blocks.state.tables import QuotaClaimRow, QuotaRow
+from blocks.state.tables import (
+    NetworkRow,
+    PortRow,
+    QuotaClaimRow,
+    QuotaRow,
+    RouterRow,
+    SecurityGroupRow,
+    SecurityGroupRuleRow,
+)
 
 #: Nova's, Neutron's and Cinder's defaults, rounded to what a lab needs.
 DEFAULT_QUOTA: Mapping[str, int] = {
@@ -19,7 +28,44 @@ DEFAULT_QUOTA: Mapping[str, int] = {
     "ports": 500,
     "volumes": 100,
     "gigabytes": 10_000,
+    "networks": 200,
+    "routers": 100,
+    "floating_ips": 50,
+    "security_groups": 50,
+    "security_group_rules": 500,
 }
+#: What is counted where it is recorded, as Neutron does, and not reserved for an owner.
+_COUNTED: Mapping[str, Select[tuple[int]]] = {
+    "networks": select(func.count()).select_from(NetworkRow),
+    "routers": select(func.count()).select_from(RouterRow),
+    "floating_ips": select(func.count())
+    .select_from(PortRow)
+    .where(PortRow.kind == PortKind.FLOATING_IP),
+    "security_groups": select(func.count()).select_from(SecurityGroupRow),
+    "security_group_rules": select(func.count())
+    .select_from(SecurityGroupRuleRow)
+    .join(SecurityGroupRow, SecurityGroupRow.id == SecurityGroupRuleRow.group_id),
+}
+_TENANT_OF = {
+    "networks": NetworkRow.tenant_id,
+    "routers": RouterRow.tenant_id,
+    "floating_ips": PortRow.tenant_id,
+    "security_groups": SecurityGroupRow.tenant_id,
+    "security_group_rules": SecurityGroupRow.tenant_id,
+}
+
+
+def require_room(session: Session, tenant_id: str, resource: str) -> None:
+    """Check that a tenant may have one more of what is counted, in the writing transaction.
+
+    Raises:
+        QuotaExceeded: It may not.
+    """
+    used, limit = _standing(session, tenant_id, resource)
+    if used >= limit:
+        raise QuotaExceeded(
+            f"the tenant's quota of {resource} is used up: {used} of {limit} in use"
+        )
 
 
 class Quota:
@@ -43,7 +89,7 @@ class Quota:
             wanted = {name: n for name, n in amounts.items() if n and name not in held}
             lacking = []
             for resource, amount in wanted.items():
-                used, limit = self._standing(session, tenant_id, resource)
+                used, limit = _standing(session, tenant_id, resource)
                 if used + amount > limit:
                     lacking.append(f"{resource}: {amount} asked for, {used} of {limit} in use")
             if lacking:
@@ -98,14 +144,17 @@ class Quota:
     def standing(self, tenant_id: str) -> dict[str, tuple[int, int]]:
         """How a tenant stands: resource to (in use, limit)."""
         with self._database.read() as session:
-            return {name: self._standing(session, tenant_id, name) for name in DEFAULT_QUOTA}
+            return {name: _standing(session, tenant_id, name) for name in DEFAULT_QUOTA}
 
-    @staticmethod
-    def _standing(session: Session, tenant_id: str, resource: str) -> tuple[int, int]:
+
+def _standing(session: Session, tenant_id: str, resource: str) -> tuple[int, int]:
+    if resource in _COUNTED:
+        used = session.scalar(_COUNTED[resource].where(_TENANT_OF[resource] == tenant_id))
+    else:
         used = session.scalar(
             select(func.coalesce(func.sum(QuotaClaimRow.amount), 0)).where(
                 QuotaClaimRow.tenant_id == tenant_id, QuotaClaimRow.resource == resource
             )
         )
-        own = session.get(QuotaRow, (tenant_id, resource))
-        return int(used or 0), own.limit if own else DEFAULT_QUOTA[resource]
+    own = session.get(QuotaRow, (tenant_id, resource))
+    return int(used or 0), own.limit if own else DEFAULT_QUOTA[resource]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from blocks.errors import Conflict, NotFound
-from blocks.resources import PortKind, Router, RouterLeg
+from blocks.resources import PortKind, Route, Router, RouterLeg
 from blocks.state.database import Database
+from blocks.state.floating_ips import floating_ip_model
 from blocks.state.networks import network_model, subnet_model
 from blocks.state.ports import port_model
-from blocks.state.tables import NetworkRow, PortRow, RouterRow, SubnetRow
+from blocks.state.quota import require_room
+from blocks.state.tables import FloatingIpRow, NetworkRow, PortRow, RouterRow, SubnetRow
 
 
 class Routers:
@@ -35,6 +40,7 @@ class Routers:
             )
             if other is not None:
                 raise Conflict(f"a router named {router.name!r} is there already")
+            require_room(session, router.tenant_id, "routers")
             session.add(
                 RouterRow(
                     id=router.id,
@@ -42,6 +48,7 @@ class Routers:
                     name=router.name,
                     host=router.host,
                     snat=router.snat,
+                    routes=_documents(router.routes),
                 )
             )
             return True
@@ -53,10 +60,7 @@ class Routers:
             NotFound: There is none.
         """
         with self._database.read() as session:
-            row = session.get(RouterRow, router_id)
-            if row is None:
-                raise NotFound(f"there is no router with id {router_id}")
-            return _router(session, row)
+            return _router(session, _row(session, router_id))
 
     def find(self, tenant_id: str, name: str) -> Router:
         """A tenant's router by name or id.
@@ -87,6 +91,52 @@ class Routers:
             )
             return _router(session, row) if row is not None else None
 
+    def set_snat(self, router_id: str, *, snat: bool) -> bool:
+        """Say whether what goes out gets the gateway's address; False where it is so."""
+        with self._database.write() as session:
+            row = _row(session, router_id)
+            changed = row.snat != snat
+            row.snat = snat
+            return changed
+
+    def set_routes(self, router_id: str, routes: Sequence[Route]) -> bool:
+        """Set all static routes of a router; False where these are what it has."""
+        with self._database.write() as session:
+            row = _row(session, router_id)
+            documents = _documents(routes)
+            changed = row.routes != documents
+            row.routes = documents
+            return changed
+
+    def refuse_if_leg_used(self, router_id: str, network_id: str) -> None:
+        """Check that a router can do without its leg, or its gateway, in a network.
+
+        Raises:
+            Conflict: Floating IPs are translated between there and elsewhere, or a static
+                route leads there; the details name them.
+        """
+        router = self.get(router_id)
+        legs = (*router.legs, *((router.gateway,) if router.gateway else ()))
+        cidrs = [leg.subnet.cidr for leg in legs if leg.network.id == network_id]
+        users = [
+            f"floating IP {floating.address} of {floating.fixed_address}"
+            for floating in router.floating_ips
+            if floating.network_id == network_id
+            or any(floating.fixed_address in cidr for cidr in cidrs if floating.fixed_address)
+        ]
+        users += [
+            f"route to {route.destination} by {route.nexthop}"
+            for route in router.routes
+            if any(route.nexthop in cidr for cidr in cidrs)
+        ]
+        if users:
+            raise Conflict(
+                f"the router {router.name!r} needs its leg there",
+                hint="detach the floating IPs (`fifty floating-ip detach`), and remove the routes "
+                "(`fifty router set-routes`), first",
+                details=users,
+            )
+
     def delete(self, router_id: str) -> bool:
         """Forget a router that has no legs.
 
@@ -103,7 +153,7 @@ class Routers:
             if legs:
                 raise Conflict(
                     f"the router {row.name!r} still has {legs} interface(s)",
-                    hint="`fifty router clear-gateway` and delete its networks first",
+                    hint="`fifty router remove-interface` and `clear-gateway` first",
                 )
             session.delete(row)
             return True
@@ -129,6 +179,11 @@ def _router(session: Session, row: RouterRow) -> Router:
             gateway = leg
         else:
             legs.append(leg)
+    floating = session.scalars(
+        select(FloatingIpRow)
+        .where(FloatingIpRow.router_id == row.id, FloatingIpRow.port_id.is_not(None))
+        .order_by(FloatingIpRow.id)
+    )
     return Router(
         id=row.id,
         tenant_id=row.tenant_id,
@@ -137,4 +192,17 @@ def _router(session: Session, row: RouterRow) -> Router:
         snat=row.snat,
         legs=tuple(legs),
         gateway=gateway,
+        routes=tuple(Route.model_validate(route) for route in row.routes),
+        floating_ips=tuple(floating_ip_model(session, each) for each in floating.all()),
     )
+
+
+def _row(session: Session, router_id: str) -> RouterRow:
+    row = session.get(RouterRow, router_id)
+    if row is None:
+        raise NotFound(f"there is no router with id {router_id}")
+    return row
+
+
+def _documents(routes: Sequence[Route]) -> list[Any]:
+    return [route.model_dump(mode="json") for route in routes]

@@ -9,6 +9,7 @@ from blocks.state.allocations import Allocations
 from blocks.state.builds import Builds
 from blocks.state.compute import Flavors, Hosts
 from blocks.state.database import Database
+from blocks.state.floating_ips import FloatingIps
 from blocks.state.groups import SecurityGroups
 from blocks.state.images import Images
 from blocks.state.instances import Instances, Volumes
@@ -46,6 +47,7 @@ class StateStore:
         self.volumes = Volumes(self.database)
         self.networks = Networks(self.database)
         self.routers = Routers(self.database)
+        self.floating_ips = FloatingIps(self.database)
         self.ports = Ports(self.database)
         self.plugs = Plugs(self.database)
         self.groups = SecurityGroups(self.database)

@@ -13,6 +13,7 @@ from blocks.state.tables.compute import (
 from blocks.state.tables.identity import KeyPairRow, QuotaClaimRow, QuotaRow, TenantRow, TokenRow
 from blocks.state.tables.network import (
     AddressRow,
+    FloatingIpRow,
     NetworkRow,
     PortGroupRow,
     PortRow,
@@ -29,6 +30,7 @@ __all__ = [
     "BuildRow",
     "ClaimRow",
     "FlavorRow",
+    "FloatingIpRow",
     "HostRow",
     "ImageRow",
     "InstanceRow",

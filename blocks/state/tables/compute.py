@@ -47,6 +47,7 @@ class HostRow(Base):
     document: Mapped[dict[str, Any]]
     failures: Mapped[int] = mapped_column(default=0)
     heartbeat_at: Mapped[datetime | None]
+    underlay_ip: Mapped[str | None]
 
 
 class ClaimRow(Base):

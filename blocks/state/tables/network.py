@@ -20,6 +20,8 @@ class NetworkRow(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str]
     type: Mapped[str]
+    driver: Mapped[str] = mapped_column(server_default="linuxbridge")
+    physical_interface: Mapped[str | None]
     physical_bridge: Mapped[str | None]
     mtu: Mapped[int]
     external: Mapped[bool]
@@ -27,6 +29,7 @@ class NetworkRow(Base):
     outside: Mapped[str]
     zone: Mapped[int] = mapped_column(unique=True)
     anchor_host: Mapped[str]
+    port_security: Mapped[bool] = mapped_column(server_default="1")
 
 
 class SegmentRow(Base):
@@ -52,6 +55,7 @@ class SubnetRow(Base):
     pools: Mapped[list[Any]]
     dhcp: Mapped[bool]
     lease_s: Mapped[int]
+    host_routes: Mapped[list[Any]] = mapped_column(server_default="[]")
 
 
 class PortRow(Base):
@@ -69,6 +73,7 @@ class PortRow(Base):
     tap: Mapped[str | None] = mapped_column(unique=True)
     mark: Mapped[int] = mapped_column(BigInteger, unique=True)
     host: Mapped[str | None] = mapped_column(index=True)
+    port_security: Mapped[bool] = mapped_column(server_default="1")
 
 
 class AddressRow(Base):
@@ -92,6 +97,26 @@ class RouterRow(Base):
     name: Mapped[str]
     host: Mapped[str]
     snat: Mapped[bool] = mapped_column(default=True)
+    routes: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+
+
+class FloatingIpRow(Base):
+    """Where a floating IP leads to; its address is held by the port whose id it has.
+
+    A guest's port that is deleted leaves it unattached.
+    """
+
+    __tablename__ = "floating_ips"
+    __table_args__ = (UniqueConstraint("port_id", "fixed_address"),)
+
+    id: Mapped[str] = mapped_column(ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True)
+    port_id: Mapped[str | None] = mapped_column(
+        ForeignKey("ports.id", ondelete="SET NULL"), index=True
+    )
+    fixed_address: Mapped[int | None] = mapped_column(BigInteger)
+    router_id: Mapped[str | None] = mapped_column(
+        ForeignKey("routers.id", ondelete="SET NULL"), index=True
+    )
 
 
 class SecurityGroupRow(Base):
