@@ -74,6 +74,13 @@ def compose_domain(spec: GuestSpec, chains: Mapping[str, Sequence[BackingFile]])
     return etree.tostring(root, pretty_print=True, encoding="unicode")
 
 
+def compose_interface(spec: InterfaceSpec) -> str:
+    """The XML of one interface, to be plugged into a guest that is there already."""
+    devices = etree.Element("devices")
+    _interface(devices, spec)
+    return etree.tostring(devices[0], pretty_print=True, encoding="unicode")
+
+
 def _text(parent: etree._Element, tag: str, text: str, **attributes: str) -> None:
     etree.SubElement(parent, tag, attributes).text = text
 

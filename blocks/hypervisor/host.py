@@ -27,9 +27,9 @@ from blocks.hypervisor.capabilities import (
 from blocks.hypervisor.connection import Connection
 from blocks.hypervisor.disk_chain import backing_chain
 from blocks.hypervisor.domain_xml import compose_domain
-from blocks.hypervisor.domains import Domains
-from blocks.hypervisor.guest import GuestSpec
+from blocks.hypervisor.guest import GuestSpec, InterfaceSpec
 from blocks.hypervisor.identity import qemu_identity
+from blocks.hypervisor.interfaces import Interfaces
 from blocks.hypervisor.specify import specify
 from blocks.resources import FlavorLimits, Instance, PortBinding, Volume
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 _SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
 
-class LibvirtHost(Domains):
+class LibvirtHost(Interfaces):
     """The hypervisor of a host; connects when it is first used, and may be shared by threads.
 
     Args:
@@ -171,6 +171,18 @@ class LibvirtHost(Domains):
         """
         super().start_paused(instance_id)
         self._set_rates(instance_id)
+
+    def attach_interface(self, instance_id: str, interface: InterfaceSpec) -> None:
+        """Plug an interface into a guest, at its ports' rate; see `Interfaces`."""
+        super().attach_interface(instance_id, interface)
+        self._set_rates(instance_id)
+
+    def detach_interface(
+        self, instance_id: str, interface: InterfaceSpec, timeout_s: float = 60.0
+    ) -> None:
+        """Unplug an interface from a guest, and lift its rate; see `Interfaces`."""
+        super().detach_interface(instance_id, interface, timeout_s)
+        port_rates.forget_port(self.site, instance_id, interface.tap)
 
     def undefine(self, instance_id: str) -> None:
         """Stop a guest if it runs, make libvirt forget it, and lift its ports' rates."""

@@ -96,6 +96,19 @@ def forget(site: str, instance_id: str, taps: Sequence[str] = ()) -> None:
     links.with_links(None, remove)
 
 
+def forget_port(site: str, instance_id: str, tap: str) -> None:
+    """Remove the rate of one of an instance's ports; nothing there is fine."""
+    alias = link_alias(site, KIND, instance_id)
+
+    def remove(ipr: IPRoute) -> None:
+        link = links.find(ipr, tap)
+        if link is not None and _clear(ipr, link.index):
+            changes.record(f"Lifted the rate of {tap}", ["tc", "qdisc", "del", "dev", tap, "root"])
+        links.delete(ipr, ifb_name(tap), alias)
+
+    links.with_links(None, remove)
+
+
 def _limit(ipr: IPRoute, site: str, instance_id: str, tap: str, kib_s: int) -> None:
     to_guest = links.need(ipr, tap)
     name = ifb_name(tap)

@@ -65,7 +65,7 @@ def specify(
         vcpus=flavor.vcpus,
         ram_mib=flavor.ram_mib,
         disks=_disks(instance, volumes, directory),
-        interfaces=tuple(_interface(binding) for binding in bindings),
+        interfaces=tuple(interface_spec(binding) for binding in bindings),
         console_log=directory / CONSOLE_LOG,
         rng="builtin" if "builtin" in known.rng_backends else "urandom",
     )
@@ -123,7 +123,12 @@ def _disks(instance: Instance, volumes: Sequence[Volume], directory: Path) -> tu
     return tuple(disks)
 
 
-def _interface(binding: PortBinding) -> InterfaceSpec:
+def interface_spec(binding: PortBinding) -> InterfaceSpec:
+    """The guest's interface on a port.
+
+    Raises:
+        Conflict: The port is not complete yet.
+    """
     port = binding.port
     if port.mac is None or port.tap is None:
         raise Conflict(

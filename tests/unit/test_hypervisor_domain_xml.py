@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from blocks.hypervisor.domain_xml import compose_domain
+from blocks.hypervisor.domain_xml import compose_domain, compose_interface
 from blocks.hypervisor.guest import BackingFile, CpuSpec, DiskSpec, GuestSpec, InterfaceSpec
 from blocks.marks import DOMAIN_METADATA_URI
 from blocks.resources import ImageFormat
@@ -141,3 +141,12 @@ def test_devices_and_spare_ports() -> None:
     assert log is not None and log.get("append") == "off"
     target = root.find("devices/interface/target")
     assert target is not None and (target.get("dev"), target.get("managed")) == ("tap0", "no")
+
+
+def test_one_interface_is_as_in_the_whole() -> None:
+    guest = spec()
+    [whole] = tree(guest).findall("devices/interface")
+    alone = etree.fromstring(compose_interface(guest.interfaces[0]))
+    assert etree.tostring(alone, method="c14n2", strip_text=True) == etree.tostring(
+        whole, method="c14n2", strip_text=True
+    )
