@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from ipaddress import IPv4Address
 from typing import Any
 
 from blocks.errors import Conflict, FiftyError, InvalidRequest, NotFound
 from blocks.resources import Image
+from blocks.resources.nics import nics_of
 from blocks.state import Caller, StateStore
 from tasks.draft import Draft
 from tasks.metadata import read_secret
@@ -70,7 +72,8 @@ def usable_networks(caller: Caller, draft: Draft, store: StateStore) -> list[str
     """
     found: list[str] = []
     wrong: list[FiftyError] = []
-    for index, name in enumerate(draft.valid("networks")):
+    asked: set[tuple[str, IPv4Address]] = set()
+    for name, address in nics_of(draft.valid("networks"), draft.valid("fixed_ip")):
         try:
             network = store.networks.find(caller.tenant_id, name)
             if network.external:
@@ -78,7 +81,10 @@ def usable_networks(caller: Caller, draft: Draft, store: StateStore) -> list[str
             subnets = store.networks.subnets(network.id)
             if not subnets:
                 raise Conflict(f"{name!r} has no subnet")
-            store.ports.check_address(subnets[0].id, draft.valid("fixed_ip") if not index else None)
+            store.ports.check_address(subnets[0].id, address)
+            if address is not None and (network.id, address) in asked:
+                raise InvalidRequest(f"{address} of {name!r} is asked for twice")
+            asked |= {(network.id, address)} if address is not None else set()
             found.append(network.id)
         except FiftyError as error:
             wrong.append(error)

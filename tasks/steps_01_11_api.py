@@ -253,12 +253,12 @@ def record_instance(build: Build, caller: Caller, request: VmRequest, store: Sta
         store.ports.plan(
             port_id=str(uuid.uuid5(uuid.UUID(build.id), f"port {build.generation} {index}")),
             tenant_id=caller.tenant_id,
-            network_id=store.networks.find(caller.tenant_id, name).id,
+            network_id=store.networks.find(caller.tenant_id, nic.network).id,
             kind=PortKind.COMPUTE,
             device_id=build.id,
             index=index,
         )
-        for index, name in enumerate(request.networks)
+        for index, nic in enumerate(request.nics)
     ]
     store.builds.note(
         build.id,

@@ -144,20 +144,25 @@ def get_network_info(
     Here Neutron's IPAM allocates (`neutron.ipam.drivers.neutrondb_ipam`), and Nova keeps
     the whole as the instance's network info cache.
     """
-    info = []
-    for binding in bindings:
+    wanted = dict(enumerate(nic.address for nic in request.nics))
+    # Those asked for by their address go first: another port's next free one may be one.
+    for binding in sorted(bindings, key=lambda binding: not wanted.get(binding.port.index)):
         subnet = binding.subnets[0]
-        wanted = request.fixed_ip if binding.port.index == 0 else None
-        address, new = store.ports.give_address(binding.port.id, subnet.id, wanted)
+        address, new = store.ports.give_address(
+            binding.port.id, subnet.id, wanted.get(binding.port.index)
+        )
         if new:
             record(
                 f"Allocated {address} of {binding.network.name}",
                 f"openstack port set --fixed-ip subnet={subnet.id},ip-address={address}",
             )
+    info = []
+    for port, binding in zip(store.ports.of_device(build.id), bindings, strict=True):
+        subnet = binding.subnets[0]
         info.append(
             {
                 "network": binding.network.name,
-                "address": str(address),
+                "address": str(port.addresses[0].address),
                 "prefix": subnet.cidr.prefixlen,
                 "gateway": str(subnet.gateway) if subnet.gateway else None,
                 "dns": [str(server) for server in subnet.dns],

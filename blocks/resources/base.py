@@ -14,11 +14,12 @@ class Resource(BaseModel):
 
 
 _HOST_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 #: The patterns of names in words, for whoever gave one that does not match.
 PATTERNS = {
     _HOST_NAME: "lower-case letters, digits and hyphens, 63 at most, no hyphen at an end",
-    _NAME: "letters, digits, dot, underscore and hyphen, 63 at most, letter or digit at the ends",
+    NAME_PATTERN: "letters, digits, dot, underscore and hyphen, 63 at most, letter or digit at "
+    "the ends",
 }
 
 #: A host name label (RFC 1123): what a VM may be called, as the guest is called so too.
@@ -31,8 +32,8 @@ HostName = Annotated[
 #: The name of a network, image, flavor, router, group or key pair.
 ResourceName = Annotated[
     str,
-    StringConstraints(pattern=_NAME, max_length=63),
-    Field(description=PATTERNS[_NAME]),
+    StringConstraints(pattern=NAME_PATTERN, max_length=63),
+    Field(description=PATTERNS[NAME_PATTERN]),
 ]
 
 #: `fa:16:3e:...`, lower case.

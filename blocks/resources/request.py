@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from blocks.resources.base import HostName, ResourceName
 from blocks.resources.form import CredentialsName, FileMode, Form
+from blocks.resources.nics import NetworkChoice, Nic, nics_of, parse_nic
 
 #: Nova's limit for user data, before base64.
 USER_DATA_LIMIT = 64 * 1024
@@ -110,16 +111,18 @@ class VmRequest(Form):
         description="Its size: `tiny` (1 CPU, 256 MiB, 1 GiB disk), `small` (1, 512 MiB, 5 GiB), "
         "`medium` (2, 2 GiB, 20 GiB), or one of your own.",
     )
-    networks: tuple[ResourceName, ...] = Field(
+    networks: tuple[NetworkChoice, ...] = Field(
         min_length=1,
         max_length=8,
         title="Networks",
-        description="Their names: one port in each, in this order (`fifty network list`).",
+        description="Their names (`fifty network list`), or `NAME:ADDRESS` to choose its address "
+        "there: an interface for each, in this order.",
     )
     fixed_ip: IPv4Address | None = Field(
         default=None,
         title="Fixed IP",
-        description="Its IPv4 address in the first network; empty: the next free one.",
+        description="Its IPv4 address in the first network, where that is given without one; "
+        "empty: the next free one.",
     )
     volumes: tuple[Annotated[int, Field(ge=1, le=16384)], ...] = Field(
         default=(), max_length=16, title="Volumes", description="Further disks, GiB each."
@@ -191,6 +194,19 @@ class VmRequest(Form):
         description="The same id again is the same VM, not another one; empty: a new one.",
     )
     credentials: CredentialsName = "default"
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """Its interfaces in order, each with its network and the address wanted there."""
+        return nics_of(self.networks, self.fixed_ip)
+
+    @field_validator("fixed_ip")
+    @classmethod
+    def _once(cls, value: IPv4Address | None, info: ValidationInfo) -> IPv4Address | None:
+        first = next(iter(info.data.get("networks") or ()), None)
+        if value is not None and first is not None and parse_nic(first).address is not None:
+            raise ValueError(f"is given beside {first!r}; only one of them can be")
+        return value
 
     @field_validator("key")
     @classmethod

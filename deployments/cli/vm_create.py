@@ -53,7 +53,8 @@ def create(
     Args:
         name: The VM's name, which is the guest's host name too.
         image: What its disk begins as.
-        network: A network to put it into; can be given several times.
+        network: NETWORK or NETWORK:ADDRESS, a network to put it into, and its address there;
+            can be given several times, in the order of its interfaces.
         flavor: Its size.
         key: Who may log in: a key pair's name, or a file with an OpenSSH key.
         user_data: A file for cloud-init.
@@ -61,7 +62,7 @@ def create(
         inject: SRC:DST, a file to put into its disk; can be given several times.
         volume: A data volume of so many GiB; can be given several times.
         security_group: What may reach it (default: default); can be given several times.
-        fixed_ip: Its address on the first network.
+        fixed_ip: Its address on the first network (as NETWORK:ADDRESS).
         floating: Also a floating IP.
         zone: Only on hosts of this zone.
         host: On this host; admins only.
