@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network
 from typing import Any
 
 from blocks.errors import InvalidRequest
 from blocks.loading import load_secret
-from blocks.resources import Instance, PortBinding, VmRequest
+from blocks.resources import Instance, PortBinding, Subnet, VmRequest
 from blocks.resources.request import check_user_data
 
 #: Where the documents are on the config drive and below the metadata service's root.
@@ -122,7 +123,7 @@ def network_data(bindings: Sequence[PortBinding]) -> dict[str, Any]:
             network |= {
                 "ip_address": str(port.addresses[0].address),
                 "netmask": str(subnet.cidr.netmask),
-                "routes": _default_route(str(subnet.gateway)) if subnet.gateway else [],
+                "routes": _routes(subnet),
                 "services": [{"type": "dns", "address": str(dns)} for dns in subnet.dns],
             }
             services += network["services"]
@@ -130,5 +131,11 @@ def network_data(bindings: Sequence[PortBinding]) -> dict[str, Any]:
     return {"links": links, "networks": networks, "services": services}
 
 
-def _default_route(gateway: str) -> list[dict[str, str]]:
-    return [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": gateway}]  # noqa: S104
+def _routes(subnet: Subnet) -> list[dict[str, str]]:
+    """The default route, unless the subnet's own lead elsewhere; then its own ones."""
+    routes = {IPv4Network("0.0.0.0/0"): subnet.gateway} if subnet.gateway else {}
+    routes |= {route.destination: route.nexthop for route in subnet.host_routes}
+    return [
+        {"network": str(to.network_address), "netmask": str(to.netmask), "gateway": str(via)}
+        for to, via in routes.items()
+    ]

@@ -114,6 +114,28 @@ def test_the_pools_last_address_is_given_out_once_when_five_ask(store: StateStor
     assert sorted(got) == ["10.0.0.49", *["Conflict"] * 4]
 
 
+def test_several_pools_are_used_one_after_the_other(store: StateStore) -> None:
+    """The gaps between them are nobody's, unless somebody asks for one of them."""
+    pools = (("10.1.0.20", "10.1.0.21"), ("10.1.0.5", "10.1.0.5"), ("10.1.0.40", "10.1.0.41"))
+    store.networks.add_subnet(
+        Subnet(
+            id="pools",
+            network_id="network",
+            cidr=IPv4Network("10.1.0.0/24"),
+            gateway=IPv4Address("10.1.0.40"),
+            pools=tuple(Pool.model_validate({"first": a, "last": b}) for a, b in pools),
+        )
+    )
+    *ports, between, last = _ports(store, 6)
+    got = [str(store.ports.give_address(port, "pools")[0]) for port in ports]
+    assert got == ["10.1.0.20", "10.1.0.21", "10.1.0.5", "10.1.0.41"]
+    assert store.ports.give_address(between, "pools", IPv4Address("10.1.0.30"))[1]
+    with pytest.raises(Conflict, match="no address is free"):
+        store.ports.give_address(last, "pools")
+    store.ports.take_addresses(ports[0])
+    assert str(store.ports.give_address(last, "pools")[0]) == got[0]
+
+
 def test_no_mac_is_given_out_twice(store: StateStore) -> None:
     got = _ask(store, "mac", _ports(store, 40), 4)
     assert len(set(got)) == 40
