@@ -8,14 +8,24 @@ most 15 characters (IFNAMSIZ), so they hold the first 11 hex digits of the id, a
 
 from __future__ import annotations
 
+import hashlib
+from ipaddress import IPv4Address
+
 #: XML namespace of the element that marks a domain in libvirt's metadata.
 DOMAIN_METADATA_URI = "urn:fifty-steps:instance:1"
 
 NAMESPACE_PREFIX = "fifty-"
 
+#: The keys of our mark in Open vSwitch's `external_ids`: the site, and whom it is for.
+VSWITCH_SITE, VSWITCH_OWNER = "fifty-site", "fifty-id"
+
 
 def _short(identifier: str) -> str:
     return identifier.replace("-", "")[:11]
+
+
+def _digest(network_id: str, peer: IPv4Address) -> str:
+    return hashlib.sha256(f"{network_id} {peer}".encode()).hexdigest()[:11]
 
 
 def bridge_name(network_id: str) -> str:
@@ -26,6 +36,34 @@ def bridge_name(network_id: str) -> str:
 def vxlan_name(network_id: str) -> str:
     """The tunnel device of a vxlan network."""
     return f"vx-{_short(network_id)}"
+
+
+def vlan_name(network_id: str) -> str:
+    """The subinterface of a vlan network, on the host's interface that carries its VLAN."""
+    return f"vl-{_short(network_id)}"
+
+
+def gretap_name(network_id: str, peer: IPv4Address) -> str:
+    """The kernel's tunnel device of a gre network to one other host."""
+    return f"gr-{_digest(network_id, peer)}"
+
+
+def vswitch_name(network_id: str) -> str:
+    """The Open vSwitch bridge that holds a network's tunnel ports."""
+    return f"ovf{_short(network_id)}"
+
+
+def vswitch_tunnel_name(network_id: str, peer: IPv4Address) -> str:
+    """The Open vSwitch port that is a network's tunnel to one other host."""
+    return f"ot-{_digest(network_id, peer)}"
+
+
+def vswitch_cable_names(network_id: str) -> tuple[str, str]:
+    """The veth pair between a network's bridge and Open vSwitch, the bridge's end first.
+
+    Neutron's hybrid plugging has these names, but a pair for each port.
+    """
+    return f"qvb{_short(network_id)}", f"qvo{_short(network_id)}"
 
 
 def tap_name(port_id: str) -> str:

@@ -11,6 +11,7 @@ import socket
 from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,6 +33,10 @@ class Settings(BaseSettings):
         accelerator: `auto` asks the machine; `kvm` or `tcg` insists.
         audit_grace: So many seconds an audit lets a thing be that nothing owns, before it
             removes it. As long as a dead process's lease, unless said otherwise.
+        openvswitch: `system` uses the Open vSwitch that runs on this host, if one does;
+            `own` has one started with our other daemons, where the system has none.
+        openvswitch_directory: Where Open vSwitch's database listens, where it is neither
+            the system's place nor ours.
         mirror: Debian mirror for image builds; none means the one of this host's apt.
         boot_wait_s: Seconds that step 47 waits for a guest's init; none means as long as
             its image says (`boot_timeout_s`), here and below.
@@ -54,6 +59,8 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=60.0, gt=0)
     accelerator: str = "auto"
     audit_grace: float = Field(default=60.0, ge=0.0)
+    openvswitch: Literal["system", "own"] = "system"
+    openvswitch_directory: Path | None = None
     mirror: str | None = None
     boot_wait_s: float | None = Field(default=None, gt=0)
     address_wait_s: float | None = Field(default=None, gt=0)

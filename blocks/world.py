@@ -53,7 +53,12 @@ class World:
     @cached_property
     def fabric(self) -> NetworkFabric:
         """This host's networking."""
-        return NetworkFabric(self.settings.networks, self.site, self.settings.host)
+        return NetworkFabric(
+            self.settings.networks,
+            self.site,
+            self.settings.host,
+            self.settings.openvswitch_directory,
+        )
 
     @cached_property
     def hypervisor(self) -> LibvirtHost:

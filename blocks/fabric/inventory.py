@@ -2,7 +2,8 @@
 
 Nothing is looked up in the state store here: links tell by their alias, namespaces by
 the alias of their own loopback device (which they had before they had a name), nft tables
-by the site in their name, processes by a file of our directory in their command line. A
+by the site in their name, what is in Open vSwitch by its `external_ids`, processes by a
+file of our directory in their command line. A
 namespace's name that leads nowhere (its maker was killed half-way) cannot tell whose it
 is; it is ours where our directory has the network's.
 """
@@ -22,6 +23,7 @@ from blocks.fabric import files, legs, links, namespaces, nft, processes
 from blocks.fabric.dhcp import Dhcp
 from blocks.fabric.firewall import Firewall
 from blocks.fabric.links import with_links
+from blocks.fabric.segments import Vswitch, vswitch_inventory
 from blocks.fabric.site import Site
 from blocks.inventory import Found
 
@@ -38,10 +40,11 @@ _LAST = {"vxlan": 1, "bridge": 2}
 class Inventory:
     """The site's things on this host."""
 
-    def __init__(self, site: Site, dhcp: Dhcp, firewall: Firewall) -> None:
+    def __init__(self, site: Site, dhcp: Dhcp, firewall: Firewall, vswitch: Vswitch) -> None:
         self._site = site
         self._dhcp = dhcp
         self._firewall = firewall
+        self._vswitch = vswitch
 
     def found(self) -> list[Found]:
         """Everything with this site's mark, in an order in which it can be removed."""
@@ -50,6 +53,7 @@ class Inventory:
             # Before the rules, which know the zone that their connections are in.
             *self._of_guests(),
             *self._nft(),
+            *vswitch_inventory.found(self._vswitch, self._site.name),
             *self._links(),
             *self._namespaces(),
             *self._directories(),
@@ -65,6 +69,8 @@ class Inventory:
         removers: dict[str, Callable[[Found], None]] = {
             "process": self._stop,
             "nft": self._remove_nft,
+            vswitch_inventory.BRIDGE: self._remove_from_vswitch,
+            vswitch_inventory.PORT: self._remove_from_vswitch,
             "link": self._remove_link,
             "namespace": self._remove_namespace,
             _RESERVATION: self._remove_reservation,
@@ -187,6 +193,9 @@ class Inventory:
                 changes.record(f"Removed the table {found.name}", command)
         else:
             raise Conflict(f"the table {found.name} is not ours")
+
+    def _remove_from_vswitch(self, found: Found) -> None:
+        vswitch_inventory.remove(self._vswitch, self._site.name, found)
 
     def _remove_link(self, found: Found) -> None:
         def delete(ipr: IPRoute) -> None:

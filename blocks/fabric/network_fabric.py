@@ -16,10 +16,18 @@ from blocks.fabric.outside import Outside
 from blocks.fabric.ports import Ports
 from blocks.fabric.proof import Proof
 from blocks.fabric.routing import Routing
-from blocks.fabric.segments import LinuxBridge, SegmentDriver
+from blocks.fabric.segments import Segments, Vswitch
 from blocks.fabric.site import Site
 from blocks.inventory import Found
-from blocks.resources import Network, Port, PortBinding, Router, Subnet
+from blocks.resources import (
+    Network,
+    NetworkDriver,
+    NetworkType,
+    Port,
+    PortBinding,
+    Router,
+    Subnet,
+)
 
 
 class NetworkFabric:
@@ -33,18 +41,23 @@ class NetworkFabric:
         directory: `FIFTY_HOME/networks`.
         site: The state store's id, four hex digits.
         host: This host's name in the scheduler.
+        vswitch_directory: Where Open vSwitch's database listens; None means our own
+            daemons' where they run, else the system's.
     """
 
-    def __init__(self, directory: Path, site: str, host: str) -> None:
+    def __init__(
+        self, directory: Path, site: str, host: str, vswitch_directory: Path | None = None
+    ) -> None:
         self._site = Site(directory, site, host)
-        self._segments: SegmentDriver = LinuxBridge(self._site)
+        self._vswitch = Vswitch(vswitch_directory)
+        self._segments = Segments(self._site, self._vswitch)
         self._dhcp = Dhcp(self._site, self._segments)
         self._routing = Routing(self._site, self._segments)
         self._outside = Outside(self._site, self._segments)
         self._metadata = Metadata(self._site)
         self._ports = Ports(self._site, self._segments)
         self._firewall = Firewall(self._site)
-        self._inventory = Inventory(self._site, self._dhcp, self._firewall)
+        self._inventory = Inventory(self._site, self._dhcp, self._firewall, self._vswitch)
 
     def check(self, network: Network) -> None:
         """Refuse a network that this host cannot realize.
@@ -55,23 +68,34 @@ class NetworkFabric:
         """
         self._segments.check(network)
 
+    def choose_driver(self, kind: NetworkType) -> NetworkDriver:
+        """The driver by which this host can do networks of a type, asked of kernel and OVS.
+
+        Raises:
+            Unsupported: None can; what is missing for each, and what would bring it.
+        """
+        return self._segments.choose(kind)
+
     def realize_segment(
         self,
         network: Network,
         peers: Sequence[IPv4Address] = (),
         local: IPv4Address | None = None,
     ) -> None:
-        """Make a network's bridge, and for vxlan the tunnel to the other hosts.
+        """Make a network's bridge, and what carries its frames to the other hosts.
+
+        Again with other peers it brings the tunnels to exactly these.
 
         Args:
             network: The network.
-            peers: The underlay addresses of the other hosts it is on; the tunnel floods
-                to exactly these.
+            peers: The underlay addresses of the other hosts it is on.
             local: This host's underlay address.
 
         Raises:
-            NotFound: The operator's bridge is not there.
-            Conflict: The VNI, or a name, is taken by something that is not ours.
+            NotFound: The operator's bridge, or the VLANs' interface, is not there.
+            Conflict: The segment id, or a name, is taken by something that is not ours.
+            Unsupported: Open vSwitch's userspace datapath does not hold `local`.
+            HostFault: There are peers and no `local`; or Open vSwitch does not answer.
         """
         self._segments.realize(network, peers, local)
 
@@ -85,6 +109,21 @@ class NetworkFabric:
         if gone:
             self._firewall.forget_network(network)
         return gone
+
+    def segment_differences(
+        self,
+        network: Network,
+        peers: Sequence[IPv4Address] | None = None,
+        local: IPv4Address | None = None,
+    ) -> list[str]:
+        """What of bridge, tunnels or VLAN is not as `realize_segment` makes it, in words.
+
+        Args:
+            network: The network.
+            peers: The other hosts it is on; None means that they are not looked at.
+            local: This host's underlay address.
+        """
+        return self._segments.differences(network, peers, local)
 
     def segment_bridge(self, network: Network) -> str:
         """The name of the bridge that the network's taps are in."""
@@ -169,6 +208,8 @@ class NetworkFabric:
         subnet: Subnet,
         dhcp_port: Port | None,
         routers: Sequence[Router],
+        peers: Sequence[IPv4Address] | None = None,
+        local: IPv4Address | None = None,
     ) -> list[str]:
         """What of a network is not on this host as it should be: its own, no guest's ports.
 
@@ -177,11 +218,13 @@ class NetworkFabric:
             subnet: Its subnet.
             dhcp_port: Its DHCP port; an external network has none.
             routers: Those of this host with a leg or their gateway in it.
+            peers: As `segment_differences` takes them.
+            local: This host's underlay address.
 
         Returns:
             The differences in words; nothing, if all is there.
         """
-        wrong = self._segments.differences(network)
+        wrong = self._segments.differences(network, peers, local)
         if network.external:
             wrong += self._outside.differences(network, subnet)
         if dhcp_port is not None:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from blocks import marks
 from blocks.fabric.outside import uplink_table
+from blocks.fabric.segments import vswitch_inventory
 from blocks.fabric.site import Site
 from blocks.inventory import Found
-from blocks.resources import Network, NetworkType, Port, PortBinding, Router, Subnet
+from blocks.resources import Network, NetworkDriver, NetworkType, Port, PortBinding, Router, Subnet
 
 
 def of_network(
@@ -28,8 +29,7 @@ def of_network(
     parts = []
     if not network.physical_bridge:
         parts.append(_link(marks.bridge_name(network.id), network.id))
-    if network.type is NetworkType.VXLAN:
-        parts.append(_link(marks.vxlan_name(network.id), network.id))
+    parts += _carrier(network)
     if network.external:
         return parts + _outside(site, network)
     parts.append(_namespace(marks.dhcp_namespace(network.id), network.id))
@@ -39,6 +39,23 @@ def of_network(
         parts.append(Found(kind="process", name="dnsmasq", owner=network.id))
     parts.append(Found(kind="process", name="metadata", owner=network.id))
     return parts
+
+
+def _carrier(network: Network) -> list[Found]:
+    """What leads from a network's bridge to other hosts, whichever these are."""
+    if network.driver is NetworkDriver.OPENVSWITCH:
+        outer, inner = marks.vswitch_cable_names(network.id)
+        parts = [_link(outer, network.id), _link(inner, network.id)]
+        parts.append(Found(kind=vswitch_inventory.PORT, name=inner, owner=network.id))
+        if network.type is not NetworkType.VLAN:
+            bridge = marks.vswitch_name(network.id)
+            parts.append(Found(kind=vswitch_inventory.BRIDGE, name=bridge, owner=network.id))
+        return parts
+    if network.type is NetworkType.VXLAN:
+        return [_link(marks.vxlan_name(network.id), network.id)]
+    if network.type is NetworkType.VLAN:
+        return [_link(marks.vlan_name(network.id), network.id)]
+    return []
 
 
 def _outside(site: Site, network: Network) -> list[Found]:
