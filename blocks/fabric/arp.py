@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from blocks.fabric import namespaces
@@ -49,14 +50,15 @@ def ask(
     return namespaces.run_in(namespace, inside)
 
 
-def announce(namespace: str, leg: str, address: IPv4Address) -> None:
-    """Tell everybody on a link that an address is here now (RFC 5227, section 3)."""
+def announce(namespace: str, leg: str, addresses: Iterable[IPv4Address]) -> None:
+    """Tell everybody on a link that addresses are here now (RFC 5227, section 3)."""
 
     def inside() -> None:
         with _socket(leg) as raw:
             mac = raw.getsockname()[4]
-            raw.send(_frame(mac, _REQUEST, address, bytes(6), address))
-            raw.send(_frame(mac, _REPLY, address, mac, address))
+            for address in addresses:
+                raw.send(_frame(mac, _REQUEST, address, bytes(6), address))
+                raw.send(_frame(mac, _REPLY, address, mac, address))
 
     namespaces.run_in(namespace, inside)
 

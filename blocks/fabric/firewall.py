@@ -11,9 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from blocks import changes, commands, marks
+from blocks import changes, marks
 from blocks.errors import InvalidRequest
-from blocks.fabric import firewall_rules, nft, nft_words
+from blocks.fabric import (
+    connections,
+    firewall_rules,
+    nft,
+    nft_words,
+    open_connections,
+)
 from blocks.fabric.firewall_rules import Rule
 from blocks.fabric.firewall_tables import Chains, Tables, fill, tables_of
 from blocks.fabric.nft import Json
@@ -41,28 +47,38 @@ class Firewall:
         Yields:
             Applies a port's anti-spoofing and security groups, all in one transaction. What
             no rule lets in or out is dropped; replies to what was let pass are not; the
-            port's DHCP always works. Connections that were open under rules which are no
-            longer there are cut. InvalidRequest: the port has no tap's name or no MAC
-            address yet; HostFault: nftables refused the rules, and nothing was changed.
+            port's DHCP always works. At the end, connections of these ports that no rule
+            lets begin any more are cut, and no others. InvalidRequest: the port has no tap's
+            name or no MAC address yet; HostFault: nftables refused the rules, and nothing
+            was changed.
         """
+        known: list[PortBinding] = []
         with self._site.locked(_LOCK):
-            yield self._protect
+            try:
+                yield lambda binding: known.extend(self._protect(binding))
+            finally:
+                self._cut_revoked(known)
 
-    def _protect(self, binding: PortBinding) -> None:
-        port = binding.port
+    def _protect(self, binding: PortBinding) -> list[PortBinding]:
+        """Apply a port's rules; give it back where it may have open connections."""
         tables = self._tables()
         chains = _chains(tables, binding)
         amiss = _amiss(chains)
-        known = amiss != chains
         nft.apply(_transaction(tables, binding, amiss))
-        if not amiss:
-            return
-        changes.record(
-            f"Applied {sum(len(rules) for _, _, rules in amiss)} firewall rules to {port.tap}",
-            "\n".join(line for chain in amiss for line in _typed(*chain)),
-        )
-        if known:
-            _cut_connections(_zone(tables, port.network_id), port)
+        if amiss:
+            changes.record(
+                f"Applied {sum(len(rules) for _, _, rules in amiss)} firewall rules "
+                f"to {binding.port.tap}",
+                "\n".join(line for chain in amiss for line in _typed(*chain)),
+            )
+        # Also where all is right: who applied it may have been killed before the cut.
+        return [] if amiss == chains else [binding]
+
+    def _cut_revoked(self, known: list[PortBinding]) -> None:
+        tables = self._tables()
+        for network_id in {binding.port.network_id for binding in known}:
+            ports = [binding for binding in known if binding.port.network_id == network_id]
+            open_connections.cut_revoked(_zone(tables, network_id), ports)
 
     def unprotect(self, port: Port) -> None:
         """Remove a port's rules, and the tables with the last port; already gone is fine."""
@@ -126,7 +142,7 @@ class Firewall:
         """
         zone = _zone(self._tables(), network_id)
         if zone:
-            _cut(zone, address)
+            connections.cut_address(zone, address)
 
     def forget_network(self, network: Network) -> None:
         """Take a network's conntrack zone out of the tables, where there are any."""
@@ -166,11 +182,15 @@ def _chains(tables: Tables, binding: PortBinding) -> Chains:
     port = binding.port
     if port.tap is None:
         raise InvalidRequest(f"the port {port.id} has no tap's name yet")
-    rules = [
-        firewall_rules.spoofing(port),
-        firewall_rules.directed(binding, "egress"),
-        firewall_rules.directed(binding, "ingress"),
-    ]
+    rules = (
+        [
+            firewall_rules.spoofing(port),
+            firewall_rules.directed(binding, "egress"),
+            firewall_rules.directed(binding, "ingress"),
+        ]
+        if port.port_security
+        else firewall_rules.without_security()
+    )
     names = _chain_names(tables, port.id)
     return [(table, name, own) for (table, name), own in zip(names, rules, strict=True)]
 
@@ -262,15 +282,9 @@ def _zone(tables: Tables, network_id: str) -> int:
 
 
 def _cut_connections(zone: int, port: Port) -> None:
-    """Forget a port's open connections, as Neutron does when rules change (conntrack(8))."""
+    """Forget all of a port's open connections, as Neutron does when it goes."""
     for fixed in port.addresses:
-        _cut(zone, str(fixed.address))
-
-
-def _cut(zone: int, address: str) -> None:
-    for side in ("--orig-src", "--orig-dst"):
-        # 1: there was none.
-        commands.run("conntrack", "-D", "-w", str(zone), side, address, ok_codes=(0, 1))
+        connections.cut_address(zone, str(fixed.address))
 
 
 def _typed(table: Json, chain: str, rules: list[Rule]) -> list[str]:

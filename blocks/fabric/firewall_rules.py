@@ -27,6 +27,11 @@ _EVERYONE = "255.255.255.255"
 #: Up to here a rule of its own for each remote; beyond, a set. A set of its own costs
 #: every later transaction a look at it (libnftables reads all sets before each).
 _FEW_REMOTES = 4
+#: fin, syn, rst and ack of TCP's flags, and syn alone, which begins a connection (RFC 9293).
+_FLAGS, _SYN = 0x17, 0x02
+# A connection that was cut must not come back by a packet in the middle of it, which the
+# kernel would take for a new connection, and one in the other direction at that.
+_TCP_UNDER_WAY = (nft.match({"&": [nft.field("tcp", "flags"), _FLAGS]}, _SYN, "!="),)
 
 
 class Rule(NamedTuple):
@@ -77,6 +82,17 @@ def spoofing(port: Port) -> list[Rule]:
     ]
 
 
+def without_security() -> list[list[Rule]]:
+    """The chains of a port whose port security an admin has turned off.
+
+    Whoever it says it is, and to and from anybody, in ARP and IPv4; what nobody lets pass
+    between guests and host, and other EtherTypes to guests, it does not get either.
+    """
+    words = "port security is off"
+    passing = [Rule((nft.goto(PASS),), words)]
+    return [[Rule((ACCEPT,), words)], passing, passing]
+
+
 def directed(binding: PortBinding, direction: str) -> list[Rule]:
     """What the security groups let a port send (`egress`) or receive (`ingress`).
 
@@ -92,6 +108,7 @@ def directed(binding: PortBinding, direction: str) -> list[Rule]:
     rules = [
         Rule((nft.state("established", "related"), passing), "established"),
         Rule((nft.state("invalid"), DROP), "invalid"),
+        Rule((*_TCP_UNDER_WAY, DROP), "TCP that does not begin here"),
         Rule((*dhcp, passing), "DHCP"),
     ]
     for rule in binding.rules:

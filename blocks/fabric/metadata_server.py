@@ -27,6 +27,16 @@ CONNECTIONS, CONNECTIONS_EACH = 256, 16
 PATIENCE_S = 10.0
 
 DOCUMENTS = ("meta_data.json", "network_data.json", "user_data", "vendor_data.json")
+#: Since which of OpenStack's versions each is there; the last is that of today.
+SINCE = {
+    "meta_data.json": "2012-08-10",
+    "user_data": "2012-08-10",
+    "password": "2013-04-04",
+    "vendor_data.json": "2013-10-17",
+    "network_data.json": "2015-10-15",
+}
+VERSIONS = (*sorted(set(SINCE.values())), "latest")
+EC2_VERSIONS = ("2009-04-04", "latest")
 
 
 class Answer(NamedTuple):
@@ -67,60 +77,84 @@ def answer(root: str, guest: str, path: str) -> Answer:
     """
     words = [word for word in path.split("?", 1)[0].split("/") if word]
     if not words:
-        return Answer("200 OK", b"latest\nopenstack\n")
+        return _listing([*EC2_VERSIONS, "openstack"])
     if words == ["openstack"]:
-        return Answer("200 OK", b"latest\n")
+        return _listing(list(VERSIONS))
     meta = read(root, guest, "meta_data.json")
     if meta is None:
         return NOT_FOUND
-    if words[:2] == ["openstack", "latest"]:
-        return _openstack(root, guest, words[2:])
-    if words[0] in ("latest", "2009-04-04"):
+    if words[0] == "openstack" and words[1] in VERSIONS:
+        return _openstack(root, guest, words[1], words[2:])
+    if words[0] in EC2_VERSIONS:
         return _ec2(root, guest, words[1:], json.loads(meta))
     return NOT_FOUND
 
 
-def _openstack(root: str, guest: str, words: list[str]) -> Answer:
+def _openstack(root: str, guest: str, version: str, words: list[str]) -> Answer:
     there = {name: read(root, guest, name) for name in DOCUMENTS}
+    # No guest has told one (Nova keeps what a Windows guest posts, encrypted).
+    there["password"] = b""
+    known = {
+        name: content
+        for name, content in there.items()
+        if content is not None and (version == "latest" or SINCE[name] <= version)
+    }
     if not words:
-        return _listing([name for name, content in there.items() if content is not None])
-    content = there.get(words[0]) if len(words) == 1 else None
-    if content is None:
+        return _listing(sorted(known))
+    if len(words) > 1 or words[0] not in known:
         return NOT_FOUND
-    return Answer(
-        "200 OK", content, "application/json" if words[0].endswith("json") else "text/plain"
-    )
+    kind = "application/json" if words[0].endswith("json") else "text/plain"
+    return Answer("200 OK", known[words[0]], kind)
 
 
 def _ec2(root: str, guest: str, words: list[str], meta: dict[str, Any]) -> Answer:
+    user_data = read(root, guest, "user_data")
     if not words:
-        return _listing(["meta-data/", "user-data"])
+        return _listing(["meta-data/", *(["user-data"] if user_data is not None else [])])
     if words == ["user-data"]:
-        content = read(root, guest, "user_data")
-        return NOT_FOUND if content is None else Answer("200 OK", content)
+        return NOT_FOUND if user_data is None else Answer("200 OK", user_data)
     if words[0] != "meta-data":
         return NOT_FOUND
-    keys = list(dict(meta.get("public_keys") or {}).items())
-    leaves = {
-        "hostname": meta.get("hostname") or meta.get("name"),
+    return _walked(_ec2_tree(guest, meta), words[1:])
+
+
+def _ec2_tree(guest: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """EC2's metadata, as directories in directories; what there is not is left out."""
+    keys = dict(meta.get("public_keys") or {}).items()
+    name = meta.get("hostname") or meta.get("name")
+    zone = meta.get("availability_zone")
+    tree: dict[str, Any] = {
+        "ami-launch-index": meta.get("launch_index"),
+        "hostname": name,
         "instance-id": meta.get("uuid"),
-        "local-hostname": meta.get("hostname") or meta.get("name"),
+        "local-hostname": name,
         "local-ipv4": guest,
+        "placement": {"availability-zone": zone} if zone else {},
+        "public-keys": {
+            f"{number}={name}": {"openssh-key": key} for number, (name, key) in enumerate(keys)
+        },
     }
-    if len(words) == 1:
-        return _listing([*sorted(leaves), *(["public-keys/"] if keys else [])])
-    if len(words) == 2 and leaves.get(words[1]):
-        return Answer("200 OK", str(leaves[words[1]]).encode())
-    return _public_keys(words[2:], keys) if words[1] == "public-keys" and keys else NOT_FOUND
+    return {key: value for key, value in tree.items() if value not in (None, "", {})}
 
 
-def _public_keys(words: list[str], keys: list[tuple[str, str]]) -> Answer:
-    if not words:
-        return _listing([f"{number}={name}" for number, (name, _) in enumerate(keys)])
-    chosen = {str(number): key for number, (_, key) in enumerate(keys)}.get(words[0])
-    if chosen is None or words[1:] not in ([], ["openssh-key"]):
+def _walked(tree: dict[str, Any], words: list[str]) -> Answer:
+    """What a path leads to: a leaf, or the names in a directory (`0=name` is `0`, too)."""
+    here: Any = tree
+    for word in words:
+        if not isinstance(here, dict):
+            return NOT_FOUND
+        numbered = {key.split("=", 1)[0]: to for key, to in here.items() if "=" in key}
+        here = {**numbered, **here}.get(word)
+    if here is None:
         return NOT_FOUND
-    return Answer("200 OK", chosen.encode()) if words[1:] else _listing(["openssh-key"])
+    if not isinstance(here, dict):
+        return Answer("200 OK", str(here).encode())
+    return _listing([_entry(key, to) for key, to in here.items()])
+
+
+def _entry(key: str, to: object) -> str:
+    """A name in a listing; directories end in a stroke, but those of the keys do not."""
+    return f"{key}/" if isinstance(to, dict) and "=" not in key else key
 
 
 def _listing(names: list[str]) -> Answer:

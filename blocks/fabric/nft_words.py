@@ -25,8 +25,8 @@ def _statement(statement: Json) -> str:
             return f"{_value(body['key'])} set {_value(body['value'])}"
         case "goto" | "jump":
             return f"{kind} {body['target']}"
-        case "snat":
-            return f"snat to {body['addr']}"
+        case "snat" | "dnat":
+            return f"{kind} to {_value(body['addr'])}"
         case _:
             return kind
 
@@ -46,6 +46,7 @@ _VALUES: dict[str, Callable[[Any], str]] = {
     "ct": lambda body: f"ct {body['key']}",
     "prefix": lambda body: f"{body['addr']}/{body['len']}",
     "range": lambda body: "-".join(_value(item) for item in body),
+    "&": lambda body: f"{_value(body[0])} & {_value(body[1])}",
     "map": lambda body: f"{_value(body['key'])} map {_value(body['data'])}",
     "set": lambda body: "{ " + ", ".join(_value(item) for item in body) + " }",
 }

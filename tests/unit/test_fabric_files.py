@@ -137,7 +137,13 @@ def test_a_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def documents(tmp_path: Path) -> str:
-    meta = {"uuid": "i-1", "hostname": "one", "public_keys": {"laptop": "ssh-ed25519 AAAA"}}
+    meta = {
+        "uuid": "i-1",
+        "hostname": "one",
+        "launch_index": 0,
+        "availability_zone": "nova",
+        "public_keys": {"laptop": "ssh-ed25519 AAAA"},
+    }
     for address in ("10.5.0.11", "10.5.0.12"):
         (tmp_path / address).mkdir()
     (tmp_path / "10.5.0.11" / "meta_data.json").write_text(json.dumps(meta))
@@ -150,17 +156,27 @@ def documents(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("path", "content"),
     [
-        ("/", b"latest\nopenstack\n"),
-        ("/openstack", b"latest\n"),
-        ("/openstack/", b"latest\n"),
-        ("/openstack/latest", b"meta_data.json\nuser_data"),
+        ("/", b"2009-04-04\nlatest\nopenstack"),
+        ("/openstack", b"2012-08-10\n2013-04-04\n2013-10-17\n2015-10-15\nlatest"),
+        ("/openstack/", b"2012-08-10\n2013-04-04\n2013-10-17\n2015-10-15\nlatest"),
+        ("/openstack/latest", b"meta_data.json\npassword\nuser_data"),
+        ("/openstack/2012-08-10/", b"meta_data.json\nuser_data"),
+        ("/openstack/2013-04-04/password", b""),
         ("/openstack/latest/user_data", b"#!/bin/sh\n"),
         ("/latest/", b"meta-data/\nuser-data"),
         ("/latest/user-data", b"#!/bin/sh\n"),
         ("/2009-04-04/meta-data/instance-id", b"i-1"),
         ("/latest/meta-data/hostname?x=1", b"one"),
         ("/latest/meta-data/local-ipv4", b"10.5.0.11"),
+        ("/latest/meta-data/placement/availability-zone", b"nova"),
+        ("/latest/meta-data/ami-launch-index", b"0"),
+        (
+            "/2009-04-04/meta-data/",
+            b"ami-launch-index\nhostname\ninstance-id\nlocal-hostname\nlocal-ipv4\n"
+            b"placement/\npublic-keys/",
+        ),
         ("/latest/meta-data/public-keys/", b"0=laptop"),
+        ("/latest/meta-data/public-keys/0=laptop/", b"openssh-key"),
         ("/latest/meta-data/public-keys/0/", b"openssh-key"),
         ("/latest/meta-data/public-keys/0/openssh-key", b"ssh-ed25519 AAAA"),
     ],
@@ -176,7 +192,11 @@ def test_a_guest_is_answered_in_both_forms(documents: str, path: str, content: b
         "/openstack/latest/other",
         "/openstack/latest/../10.5.0.11/user_data",
         "/openstack/latest/network_data.json",
-        "/openstack/2013-10-17/meta_data.json",
+        "/openstack/2013-10-17/network_data.json",
+        "/openstack/2018-08-27/meta_data.json",
+        "/openstack/latest/password/x",
+        "/latest/meta-data/hostname=x",
+        "/latest/meta-data/hostname/x",
         "/latest/meta-data/public-keys/1/openssh-key",
         "/latest/meta-data/public-keys/0/../0",
         "/latest/meta-data/uuid",

@@ -38,7 +38,7 @@ def binding(*rules: dict[str, Any]) -> PortBinding:
 def words(*rules: dict[str, Any]) -> list[str]:
     """The port's own ingress rules as one would type them."""
     made = firewall_rules.directed(binding(*rules), "ingress")
-    return [nft_words.rule(rule.statements) for rule in made[3:-1]]
+    return [nft_words.rule(rule.statements) for rule in made[4:-1]]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_comment_tells_rules_apart_and_fits() -> None:
         for last in range(3)
         for rule in firewall_rules.directed(
             binding({"remotes": [f"10.0.{last}.{n}/32" for n in range(0, 20, 2)]}), "ingress"
-        )[3:-1]
+        )[4:-1]
     ]
     comments = [rule.comment for rule in rules]
     assert len(set(comments)) == 3
