@@ -108,6 +108,8 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("create-network", DEFAULT, ("network",)),
     ServedFlow("delete-network", DEFAULT, ("network",)),
     ServedFlow("change-router", DEFAULT, ("network",)),
+    ServedFlow("change-floating-ip", DEFAULT, ("network",)),
+    ServedFlow("change-security-group", DEFAULT, ("network",)),
     ServedFlow("build-image", BUILDS, ("image",)),
     ServedFlow("delete-image", DEFAULT, ("image",)),
     ServedFlow("finish-build", BUILDS, ("upkeep",)),

@@ -9,10 +9,11 @@ from prefect.client.schemas.objects import State
 
 from blocks.resources import RouterRequest
 from flows.names import run_name
-from tasks.router_change import change
+from tasks.one_change import carry_out
+from tasks.router_change import ROUTER_CHANGES
 
 
 @flow(name="change-router", flow_run_name=run_name, validate_parameters=False)
 def change_router(request: RouterRequest) -> State[Any]:
     """Change a router; each change can be repeated, and says when there is nothing to do."""
-    return change(request)
+    return carry_out(ROUTER_CHANGES, request)

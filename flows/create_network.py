@@ -9,7 +9,13 @@ from prefect.client.schemas.objects import State
 
 from blocks.resources import NetworkRequest
 from flows.names import run_name
+from flows.restoration import NETWORK_AGAIN
 from tasks.network_build import NETWORK_KIND
+from tasks.network_outside_steps import (
+    create_external_network,
+    create_external_subnet,
+    set_router_gateway,
+)
 from tasks.network_steps import (
     attach_subnet,
     create_network_record,
@@ -17,7 +23,6 @@ from tasks.network_steps import (
     create_subnet_record,
     realize_segment,
     serve_subnet,
-    set_router_gateway,
     validate_network,
 )
 from tasks.run import Runner
@@ -29,9 +34,11 @@ def create_network(request: NetworkRequest) -> State[Any]:
     """Create a network, with its subnet and, where asked for, its router and gateway.
 
     Give it a name and a CIDR; the rest has defaults. Guests of one network reach each other,
-    and nothing else without a router. Where a step fails everything is undone.
+    and nothing else without a router. An admin can have an external network made with it,
+    and the router's gateway in that. Where a step fails everything is undone.
+    The same request again brings back what the host has lost of it.
     """
-    return create(NETWORK_KIND, request, network_steps)
+    return create(NETWORK_KIND, request, network_steps, NETWORK_AGAIN)
 
 
 def network_steps(run: Runner) -> None:
@@ -43,4 +50,6 @@ def network_steps(run: Runner) -> None:
     run(serve_subnet)
     run(create_router_record)
     run(attach_subnet)
+    run(create_external_network)
+    run(create_external_subnet)
     run(set_router_gateway)

@@ -6,14 +6,16 @@ step 4 found wrong must not keep step 6 from looking at the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from blocks.errors import FiftyError, InvalidRequest, Unsupported
 from blocks.resources import VmRequest
 from blocks.resources.base import PATTERNS
+from blocks.resources.network_requests import NO_IPV6
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -80,6 +82,21 @@ def valid_part(model: type[AnyModel], form: Mapping[str, Any]) -> AnyModel | Non
         return model.model_validate(rest)
     except ValidationError:
         return None
+
+
+def refusal(what: str, lines: Sequence[str]) -> FiftyError:
+    """What a caller is told whose request has these things wrong with it.
+
+    Args:
+        what: What was asked for, as in "WHAT is wrong".
+        lines: All that is wrong, a line each; at least one.
+    """
+    message = lines[0] if len(lines) == 1 else f"{len(lines)} things are wrong with this {what}"
+    details = lines if len(lines) > 1 else ()
+    if all(NO_IPV6 in line for line in lines):
+        hint = "use IPv4; guests that speak IPv6 are not heard in any network"
+        return Unsupported(message, hint=hint, details=details)
+    return InvalidRequest(message, details=details)
 
 
 def describe(finding: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails

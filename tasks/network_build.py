@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from blocks.errors import NotFound
-from blocks.resources import Network, NetworkRequest, Pool, Router, Subnet
+from blocks.resources import Network, NetworkRequest, Router, Subnet
 from tasks.ends import Kind
 from tasks.step import Catalogue
 from tasks.subject import BuildSubject
@@ -51,36 +50,15 @@ class NetworkBuild(BuildSubject):
         return subnet
 
     @property
+    def external_id(self) -> str:
+        """The id of the external network that is made with it, where one is asked for."""
+        return str(uuid.uuid5(uuid.UUID(self.build_id), "external network"))
+
+    @property
     def router(self) -> Router | None:
         """The router that it is attached to, or is to be (from step 6 on)."""
         router_id = self.plan.get("router")
         return self.store.routers.get(router_id) if router_id else None
-
-
-def planned_subnet(build_id: str, request: NetworkRequest) -> Subnet:
-    """The subnet that a valid request asks for, ids chosen.
-
-    The gateway is the first address unless another one is asked for, as in Neutron; the
-    pool is every other address of the CIDR unless one is given.
-    """
-    cidr = IPv4Network(request.cidr)
-    gateway = request.gateway or cidr.network_address + 1
-    return Subnet(
-        id=str(uuid.uuid5(uuid.UUID(build_id), "subnet")),
-        network_id=build_id,
-        cidr=cidr,
-        gateway=gateway,
-        dns=request.dns,
-        pools=(_pool(request, cidr),),
-        dhcp=request.dhcp and not request.external,
-    )
-
-
-def _pool(request: NetworkRequest, cidr: IPv4Network) -> Pool:
-    if request.pool:
-        first, last = (IPv4Address(end) for end in request.pool.split("-"))
-        return Pool(first=first, last=last)
-    return Pool(first=cidr.network_address + 1, last=cidr.broadcast_address - 1)
 
 
 NETWORK = Catalogue("network", NetworkBuild)

@@ -3,80 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import IPv4Network
 
 from blocks.errors import NotFound
-from blocks.resources import Network, NetworkRequest, NetworkType
+from blocks.resources import Network, NetworkRequest, NetworkType, Router
 from blocks.state import Caller, StateStore
+from tasks.network_addresses import problems_of_addresses, read_cidr
 from tasks.policy import POLICY, allows
 
-#: The smallest subnet: network, gateway, DHCP server, one guest, broadcast need a /29.
-LONGEST_PREFIX = 29
-SHORTEST_PREFIX = 8
+#: The largest segment id that may be asked for, by type.
+LARGEST_SEGMENT = {
+    NetworkType.VLAN: 4094,
+    NetworkType.VXLAN: 2**24 - 1,
+    NetworkType.GRE: 2**32 - 1,
+}
+_FOR_ADMINS = ("external", "create_external", "physical_bridge", "physical_interface", "segment")
 
 
 def problems(request: NetworkRequest, caller: Caller, store: StateStore) -> list[str]:
     """All that is wrong with a request whose fields have the right form, a line each."""
-    cidr, wrong = _cidr(request.cidr)
+    cidr, wrong = read_cidr(request.cidr)
     checks: list[Callable[[], Iterator[str]]] = [
         lambda: _roles(request, caller),
         lambda: _type(request),
+        lambda: _together(request),
         lambda: _names(request, caller, store),
+        lambda: _external(request, cidr, caller, store),
     ]
     if cidr is not None:
         checks += [
-            lambda: _addresses(request, cidr),
+            lambda: problems_of_addresses(request, cidr),
             lambda: _overlaps(request, cidr, caller, store),
         ]
     return wrong + [line for check in checks for line in check()]
 
 
-def _cidr(text: str) -> tuple[IPv4Network | None, list[str]]:
-    try:
-        cidr = IPv4Network(text, strict=False)
-    except (AddressValueError, NetmaskValueError, ValueError):
-        return None, [f"cidr: {text!r} is not an IPv4 network such as 192.168.0.0/24"]
-    if "/" not in text:
-        return None, [f"cidr: {text!r} has no prefix length, such as /24"]
-    if str(IPv4Address(text.split("/", maxsplit=1)[0])) != str(cidr.network_address):
-        return None, [f"cidr: {text!r} has host bits set; {cidr} is meant?"]
-    if not SHORTEST_PREFIX <= cidr.prefixlen <= LONGEST_PREFIX:
-        return None, [
-            f"cidr: /{cidr.prefixlen} is not between /{SHORTEST_PREFIX} and /{LONGEST_PREFIX}"
-        ]
-    if cidr.is_multicast or cidr.is_loopback or cidr.is_link_local or cidr.is_unspecified:
-        return None, [f"cidr: {cidr} is not for hosts of a network"]
-    return cidr, []
-
-
 def _roles(request: NetworkRequest, caller: Caller) -> Iterator[str]:
-    for field in ("external", "physical_bridge", "segment"):
+    asked = [field for field in _FOR_ADMINS if getattr(request, field)]
+    if not request.port_security:
+        asked.append("port_security")
+    for field in asked:
         rule = POLICY[f"network:create:{field}"]
-        if getattr(request, field) and not allows(caller, f"network:create:{field}"):
+        if not allows(caller, f"network:create:{field}"):
             yield f"{field}: only an {rule.least} may {rule.words}"
 
 
 def _type(request: NetworkRequest) -> Iterator[str]:
-    if request.segment is not None and NetworkType(request.type) is not NetworkType.VXLAN:
-        yield f"segment: a {request.type} network has no segment id"
-    if request.physical_bridge and NetworkType(request.type) is not NetworkType.FLAT:
-        yield f"physical_bridge: a {request.type} network has its own bridge"
+    kind = NetworkType(request.type)
+    largest = LARGEST_SEGMENT.get(kind)
+    if request.segment is not None:
+        if largest is None:
+            yield f"segment: a {kind} network has no segment id"
+        elif not 1 <= request.segment <= largest:
+            yield f"segment: {request.segment} is not between 1 and {largest}, as of type {kind}"
+    if request.physical_bridge and kind is not NetworkType.FLAT:
+        yield f"physical_bridge: a {kind} network has its own bridge"
+    if request.physical_interface and kind is not NetworkType.VLAN:
+        yield f"physical_interface: a {kind} network needs none"
+    if kind is NetworkType.VLAN and not request.physical_interface:
+        yield "physical_interface: a vlan network needs the host's interface that carries it"
+
+
+def _together(request: NetworkRequest) -> Iterator[str]:
+    """Fields that contradict each other."""
     if request.external and request.router:
         yield "router: an external network is a router's gateway, not one of its networks"
+    if request.external and request.create_external:
+        yield "create_external: this is an external network itself"
     if request.external_network and not request.router:
         yield "external_network: needs a router"
+    if request.create_external and not request.router:
+        yield "create_external: needs a router, whose gateway it is to be"
+    if request.create_external and request.external_network not in (
+        None,
+        request.create_external.name,
+    ):
+        yield (
+            f"external_network: the router's gateway cannot be in {request.external_network!r} "
+            f"and in {request.create_external.name!r}"
+        )
+    if request.outside != "closed" and not request.external:
+        yield f"outside: {request.outside!r} is for external networks"
+    if request.outside == "bridge" and request.external and not request.physical_bridge:
+        yield "outside: 'bridge' needs the physical bridge that it is"
 
 
 def _names(request: NetworkRequest, caller: Caller, store: StateStore) -> Iterator[str]:
-    own = [n for n in store.networks.list(caller.tenant_id) if n.tenant_id == caller.tenant_id]
-    if request.name in {network.name for network in own}:
+    own = _own_names(caller, store)
+    if request.name in own:
         yield f"name: a network named {request.name!r} is there already"
     # Only who may choose one is told that it is another's.
     if request.segment is not None and allows(caller, "network:create:segment"):
         for network in store.networks.list():
             if network.segment_id == request.segment and network.type == request.type:
                 yield f"segment: the {request.type} segment {request.segment} is taken"
-    if request.external_network:
+    if request.external_network and not request.create_external:
         try:
             outside = store.networks.find(caller.tenant_id, request.external_network)
         except NotFound as error:
@@ -84,25 +105,40 @@ def _names(request: NetworkRequest, caller: Caller, store: StateStore) -> Iterat
         else:
             if not outside.external:
                 yield f"external_network: {outside.name!r} is not an external network"
+    router = _router(request.router, caller, store)
+    wanted = request.create_external.name if request.create_external else request.external_network
+    if router is not None and router.gateway is not None and wanted is not None:
+        gateway = router.gateway.network
+        if wanted not in (gateway.name, gateway.id):
+            yield f"router: {router.name!r} has its gateway in {gateway.name!r}"
 
 
-def _addresses(request: NetworkRequest, cidr: IPv4Network) -> Iterator[str]:
-    edges = (cidr.network_address, cidr.broadcast_address)
-    if request.gateway and (request.gateway not in cidr or request.gateway in edges):
-        yield f"gateway: {request.gateway} is not an address for a host of {cidr}"
-    if request.pool is None:
+def _external(
+    request: NetworkRequest, inner: IPv4Network | None, caller: Caller, store: StateStore
+) -> Iterator[str]:
+    """The external network that is to be made with it."""
+    form = request.create_external
+    if form is None:
         return
-    first_text, dash, last_text = request.pool.partition("-")
-    try:
-        first, last = IPv4Address(first_text), IPv4Address(last_text)
-    except AddressValueError:
-        yield f"pool: {request.pool!r} is not FIRST-LAST"
-        return
-    if not dash or first > last:
-        yield f"pool: {request.pool!r} is reversed"
-    outside = [str(end) for end in (first, last) if end not in cidr or end in edges]
-    if outside:
-        yield f"pool: {', '.join(outside)} is not an address for a host of {cidr}"
+    cidr, wrong = read_cidr(form.cidr)
+    found = list(wrong)
+    if form.name == request.name:
+        found.append("name: it cannot be that of the tenant network")
+    if form.name in _own_names(caller, store):
+        found.append(f"name: a network named {form.name!r} is there already")
+    if form.outside == "bridge" and not form.physical_bridge:
+        found.append("outside: 'bridge' needs the physical bridge that it is")
+    if cidr is not None:
+        found += problems_of_addresses(form, cidr)
+        found += _overlapping(cidr, [n for n in store.networks.list() if n.external], store)
+        if inner is not None and cidr.overlaps(inner):
+            found.append(f"cidr: {cidr} overlaps {inner} of the tenant network")
+    yield from (f"create_external.{line}" for line in found)
+
+
+def _own_names(caller: Caller, store: StateStore) -> set[str]:
+    networks = store.networks.list(caller.tenant_id)
+    return {network.name for network in networks if network.tenant_id == caller.tenant_id}
 
 
 def _overlaps(
@@ -110,26 +146,38 @@ def _overlaps(
 ) -> Iterator[str]:
     if request.external:
         others = [network for network in store.networks.list() if network.external]
-    elif request.router:
-        others = _behind(request.router, caller, store)
     else:
-        others = []
+        others = _behind(_router(request.router, caller, store))
     if request.external_network:
         others += [
             network
             for network in store.networks.list(caller.tenant_id)
-            if network.external and network.name == request.external_network
+            if network.external and request.external_network in (network.name, network.id)
         ]
-    for network in others:
-        for subnet in store.networks.subnets(network.id):
-            if subnet.cidr.overlaps(cidr):
-                yield f"cidr: {cidr} overlaps {subnet.cidr} of the network {network.name!r}"
+    unique = {network.id: network for network in others}
+    yield from _overlapping(cidr, list(unique.values()), store)
 
 
-def _behind(name: str, caller: Caller, store: StateStore) -> list[Network]:
+def _overlapping(cidr: IPv4Network, others: list[Network], store: StateStore) -> list[str]:
+    return [
+        f"cidr: {cidr} overlaps {subnet.cidr} of the network {network.name!r}"
+        for network in others
+        for subnet in store.networks.subnets(network.id)
+        if subnet.cidr.overlaps(cidr)
+    ]
+
+
+def _router(name: str | None, caller: Caller, store: StateStore) -> Router | None:
+    if name is None:
+        return None
     try:
-        router = store.routers.find(caller.tenant_id, name)
+        return store.routers.find(caller.tenant_id, name)
     except NotFound:
+        return None
+
+
+def _behind(router: Router | None) -> list[Network]:
+    if router is None:
         return []
     legs = [leg.network for leg in router.legs]
     return [*legs, router.gateway.network] if router.gateway else legs

@@ -11,8 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from blocks.changes import record
-from blocks.errors import InvalidRequest, NotFound
+from blocks.errors import NotFound
 from blocks.fabric import NetworkFabric
+from blocks.fabric.segments.underlay import segment_mtu
 from blocks.resources import (
     Network,
     NetworkRequest,
@@ -22,23 +23,26 @@ from blocks.resources import (
     Subnet,
 )
 from blocks.state import Build, Caller, StateStore
+from blocks.world import World
 from tasks.access import identify
-from tasks.draft import describe_all, valid_part
-from tasks.network_build import NETWORK, planned_subnet
+from tasks.draft import describe_all, refusal, valid_part
+from tasks.network_addresses import planned_subnet
+from tasks.network_build import NETWORK
 from tasks.network_request import problems
 from tasks.policy import check_policy
-from tasks.router_legs import add_interface, clear_gateway, refresh_router, set_gateway
+from tasks.router_legs import add_interface, refresh_router
 
 step = NETWORK.stage("N")
 
-#: What VXLAN over IPv4 takes from the underlay's MTU (RFC 7348, section 4.3).
-VXLAN_OVERHEAD = 50
-UNDERLAY_MTU = 1500
-
 
 @step(1, "Validate the network request")
-def validate_network(build: Build, form: dict[str, Any], store: StateStore) -> str:
-    """Look at the whole request, and answer once for everything that is wrong with it."""
+def validate_network(
+    build: Build, form: dict[str, Any], store: StateStore, fabric: NetworkFabric
+) -> str:
+    """Look at the whole request, and answer once for everything that is wrong with it.
+
+    A type of network that this host cannot do is refused here, before there is anything.
+    """
     caller = identify(store, build.credentials)
     store.builds.note(build.id, caller=asdict(caller))
     store.builds.update(build.id, tenant_id=caller.tenant_id)
@@ -47,10 +51,9 @@ def validate_network(build: Build, form: dict[str, Any], store: StateStore) -> s
     request = valid_part(NetworkRequest, form)
     if request is not None:
         wrong += problems(request, caller, store)
-    if len(wrong) == 1:
-        raise InvalidRequest(wrong[0])
-    if wrong:
-        raise InvalidRequest(f"{len(wrong)} things are wrong with this network", details=wrong)
+    if wrong or request is None:
+        raise refusal("network", wrong)
+    fabric.choose_driver(NetworkType(request.type))
     return "valid"
 
 
@@ -62,33 +65,44 @@ def forget_network(build: Build, store: StateStore) -> None:
 
 @step(2, "Create the network", undo=forget_network)
 def create_network_record(
-    build: Build, caller: Caller, request: NetworkRequest, store: StateStore
+    build: Build,
+    caller: Caller,
+    request: NetworkRequest,
+    world: World,
+    store: StateStore,
+    fabric: NetworkFabric,
 ) -> str:
-    """Record the network: its conntrack zone and its segment id chosen.
+    """Record the network: its driver, its conntrack zone and its segment id chosen.
 
     The seed's "create a private network for this tenant". Here Neutron's ML2 plugin
-    allocates the segment (`neutron.plugins.ml2.managers.TypeManager`).
+    allocates the segment (`neutron.plugins.ml2.managers.TypeManager`) and asks its
+    mechanism drivers in turn (`MechanismManager.bind_port`).
     """
     kind = NetworkType(request.type)
+    here = world.settings
     network = store.networks.create(
         Network(
             id=build.id,
             tenant_id=caller.tenant_id,
             name=request.name,
             type=kind,
+            driver=fabric.choose_driver(kind),
             segment_id=request.segment,
+            physical_interface=request.physical_interface,
             physical_bridge=request.physical_bridge,
-            mtu=UNDERLAY_MTU - (VXLAN_OVERHEAD if kind is NetworkType.VXLAN else 0),
+            mtu=segment_mtu(kind, here.underlay_ip, here.underlay_mtu),
             external=request.external,
             outside=request.outside,
             zone=0,
             anchor_host=store.host,
+            port_security=request.port_security,
         )
     )
     store.builds.note(build.id, network=network.model_dump(mode="json"))
+    words = f"segment {network.segment_id}, by {network.driver}" if network.segment_id else ""
     record(
-        f"Recorded the {kind} network {network.name}, segment {network.segment_id}",
-        f"openstack network create {network.name}",
+        f"Recorded the {kind} network {network.name}" + (f", {words}" if words else ""),
+        f"openstack network create --provider-network-type {kind} {network.name}",
     )
     return network.id
 
@@ -132,10 +146,13 @@ def remove_segment(network: Network, fabric: NetworkFabric) -> None:
 
 
 @step(4, "Realize the segment", undo=remove_segment)
-def realize_segment(network: Network, fabric: NetworkFabric) -> str:
+def realize_segment(
+    network: Network, world: World, store: StateStore, fabric: NetworkFabric
+) -> str:
     """Make the network's bridge and tunnel on this host, which anchors it."""
     fabric.check(network)
-    fabric.realize_segment(network)
+    peers = store.networks.peers(network.id, store.host)
+    fabric.realize_segment(network, peers, world.settings.underlay_ip)
     return fabric.segment_bridge(network)
 
 
@@ -219,37 +236,3 @@ def attach_subnet(
     add_interface(router, network, subnet, store)
     refresh_router(router.id, store, fabric)
     return router.id
-
-
-def clear_new_gateway(
-    build: Build,
-    plan: dict[str, Any],
-    router: Router | None,
-    store: StateStore,
-    fabric: NetworkFabric,
-) -> None:
-    """Clear the gateway that this build set, if it never came to its end."""
-    if router is not None and plan.get("gateway_is_new") and build.state != "deleting":
-        clear_gateway(router, store, fabric)
-
-
-@step(8, "Set the router's gateway", undo=clear_new_gateway)
-def set_router_gateway(
-    build: Build,
-    caller: Caller,
-    request: NetworkRequest,
-    router: Router | None,
-    store: StateStore,
-    fabric: NetworkFabric,
-) -> str | None:
-    """Give the router an address of the external network, and SNAT behind it.
-
-    The seed's "connect the router to the external network".
-    """
-    if router is None or request.external_network is None:
-        return None
-    if router.gateway is None:
-        store.builds.note(build.id, gateway_is_new=True)
-    outside = store.networks.find(caller.tenant_id, request.external_network)
-    set_gateway(router, outside, store, fabric)
-    return outside.id

@@ -46,6 +46,18 @@ def add_interface(router: Router, network: Network, subnet: Subnet, store: State
     return store.ports.get(port_id)
 
 
+def remove_interface(router: Router, network: Network, store: StateStore) -> bool:
+    """Forget a router's leg in a network; False where it has none."""
+    legs = [
+        port
+        for port in store.ports.list(kind=PortKind.ROUTER_INTERFACE, network_id=network.id)
+        if port.device_id == router.id
+    ]
+    for port in legs:
+        store.ports.delete(port.id)
+    return bool(legs)
+
+
 def clear_gateway(router: Router, store: StateStore, fabric: NetworkFabric) -> None:
     """Take a router's gateway away, record and leg."""
     if router.gateway is not None:
@@ -57,21 +69,40 @@ def clear_gateway(router: Router, store: StateStore, fabric: NetworkFabric) -> N
     refresh_router(router.id, store, fabric)
 
 
-def set_gateway(router: Router, outside: Network, store: StateStore, fabric: NetworkFabric) -> None:
+def set_gateway(
+    router: Router,
+    outside: Network,
+    store: StateStore,
+    fabric: NetworkFabric,
+    *,
+    snat: bool | None = None,
+) -> None:
     """Give a router its gateway in an external network.
+
+    Args:
+        router: The router.
+        outside: The external network.
+        store: The state store.
+        fabric: This host's networking.
+        snat: Whether what goes out gets the gateway's address; None: as it is.
 
     Raises:
         Conflict: It has one in another network.
         InvalidRequest: The network is not external.
     """
     if not outside.external:
-        raise InvalidRequest(f"{outside.name!r} is not an external network")
+        raise InvalidRequest(
+            f"{outside.name!r} is not an external network",
+            hint="`fifty network list` tells which networks are external",
+        )
     if router.gateway is not None and router.gateway.network.id != outside.id:
         raise Conflict(
             f"{router.name!r} has its gateway in {router.gateway.network.name!r}",
             hint=f"`fifty router clear-gateway {router.name}` first",
         )
     [subnet] = store.networks.subnets(outside.id)
+    if snat is not None:
+        store.routers.set_snat(router.id, snat=snat)
     port_id = str(uuid.uuid5(uuid.UUID(router.id), f"gateway {outside.id}"))
     store.ports.plan(
         port_id=port_id,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -28,21 +26,6 @@ class NamedRequest(Form):
     credentials: CredentialsName = "default"
 
 
-class RouterRequest(Form):
-    """The change to a router that is wanted."""
-
-    action: Literal["create", "add-interface", "set-gateway", "clear-gateway", "delete"] = Field(
-        title="Action"
-    )
-    name: ResourceName = Field(title="Router", description="The router's name.")
-    network: ResourceName | None = Field(
-        default=None,
-        title="Network",
-        description="`add-interface` attaches it; `set-gateway`: the external one.",
-    )
-    credentials: CredentialsName = "default"
-
-
 class BuildReference(Form):
     """The build that stopped."""
 
@@ -63,74 +46,6 @@ class ReconcileRequest(Form):
         description="On: a run of `finish-build` for each, side by side. Off: this run does it, "
         "one after the other.",
     )
-
-
-class NetworkRequest(Form):
-    """The network that is wanted."""
-
-    name: ResourceName = Field(
-        title="Name", description="Letters, digits, dot, underscore and hyphen, 63 at most."
-    )
-    cidr: str = Field(
-        title="CIDR", description="The subnet's IPv4 addresses, such as `192.168.0.0/24`."
-    )
-    router: ResourceName | None = Field(
-        default=None,
-        title="Router",
-        description="Attach it to this router, which is made if it is not there.",
-    )
-    external_network: ResourceName | None = Field(
-        default=None,
-        title="Router's gateway",
-        description="The external network in which that router gets its gateway.",
-    )
-    gateway: IPv4Address | None = Field(
-        default=None,
-        title="Gateway",
-        description="The subnet's own gateway; empty: its first address.",
-    )
-    dns: tuple[IPv4Address, ...] = Field(
-        default=(), max_length=6, title="DNS servers", description="What DHCP tells the guests."
-    )
-    pool: str | None = Field(
-        default=None,
-        title="Pool",
-        description="`FIRST-LAST`: what is given to guests; empty: all addresses.",
-    )
-    dhcp: bool = Field(
-        default=True, title="DHCP", description="Whether guests get their addresses by DHCP."
-    )
-    type: Literal["flat", "local", "vxlan"] = Field(
-        default="vxlan",
-        title="Type",
-        description="`vxlan`: a tunnel between hosts. `local`: within this host. `flat`: for "
-        "external networks, and for a bridge that is there already.",
-    )
-    segment: int | None = Field(
-        default=None,
-        ge=1,
-        le=2**24 - 1,
-        title="Segment",
-        description="The VXLAN's number (VNI); empty: a free one.",
-    )
-    physical_bridge: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9._-]{1,15}$",
-        title="Physical bridge",
-        description="For `flat`: a bridge that is there already.",
-    )
-    external: bool = Field(
-        default=False,
-        title="External",
-        description="A network outside, for routers' gateways (admins only).",
-    )
-    outside: Literal["closed", "uplink", "bridge"] = Field(
-        default="closed",
-        title="Outside",
-        description="What an external network leads to: nothing, this host's uplink, or the "
-        "physical bridge.",
-    )
-    credentials: CredentialsName = "default"
 
 
 class ImageRequest(Form):
