@@ -1,5 +1,7 @@
 """The daemons that Fifty Steps needs: libvirt's two, a Prefect server, and `fifty serve`.
 
+Open vSwitch's two as well, where the settings ask for daemons of our own.
+
 `python -m deployments.daemons start|stop|status` for the FIFTY_HOME of the settings.
 What runs is used, what does not is started, and only what was started here is stopped.
 """
@@ -16,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blocks.errors import Conflict, FiftyError, InvalidRequest
+from blocks.fabric.segments.vswitch import Vswitch
 from blocks.settings import settings
-from deployments import libvirt_daemons, prefect_server
+from deployments import libvirt_daemons, ovs_daemons, prefect_server
 from deployments.service import daemon as service_daemon
 from deployments.service import record
 
@@ -47,7 +50,7 @@ def is_ours(home: Path) -> bool:
 
 
 def start(home: Path, *, as_units: bool = False) -> prefect_server.Server:
-    """Start libvirt and the Prefect server, whose address and password go into `fifty.env`.
+    """Start libvirt, Open vSwitch if asked for, and the Prefect server, whose address and password go into `fifty.env`.
 
     The service is started by `start_service`: it needs a home that is initialized.
 
@@ -61,6 +64,8 @@ def start(home: Path, *, as_units: bool = False) -> prefect_server.Server:
     prepare_home(home)
     with _alone(home):
         libvirt_daemons.use(home)
+        if settings().openvswitch == "own":
+            ovs_daemons.use(home)
         server = prefect_server.start(home, as_unit=as_units)
         write_environment(home, prefect_server.site_environment(home, server))
     return server
@@ -95,11 +100,16 @@ def stop(home: Path) -> list[str]:
         What was stopped.
     """
     if not is_ours(home):
-        return libvirt_daemons.leave(home)
+        return _leave_shared(home)
     with _alone(home):
         stopped = ["fifty serve"] if service_daemon.stop(home) else []
         stopped += ["prefect server"] if prefect_server.stop(home) else []
-        return stopped + libvirt_daemons.leave(home)
+        return stopped + _leave_shared(home)
+
+
+def _leave_shared(home: Path) -> list[str]:
+    """Leave the daemons that other homes may use, too; what was stopped of them."""
+    return [*ovs_daemons.leave(home), *libvirt_daemons.leave(home)]
 
 
 def status(home: Path) -> dict[str, str | bool | None]:
@@ -109,6 +119,8 @@ def status(home: Path) -> dict[str, str | bool | None]:
     return {
         "libvirt": libvirt_daemons.answers(),
         "libvirt_started_by_us": bool(libvirt_daemons.ours()),
+        "openvswitch": Vswitch(settings().openvswitch_directory).answers(),
+        "openvswitch_started_by_us": bool(ovs_daemons.ours()),
         "prefect": bool(server and prefect_server.answers(server.port)),
         "api_url": server.api_url if server else None,
         "ui_url": server.ui_url if server else None,

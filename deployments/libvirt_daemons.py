@@ -1,7 +1,7 @@
 """libvirtd and virtlogd: use what runs, ask systemd where it is, else start them ourselves.
 
-They serve the whole host, so several FIFTY_HOMEs share what one of them started. Each
-says that it uses them by a file in `/run/fifty/users`; who leaves last stops them. What
+They serve the whole host, so several FIFTY_HOMEs share what one of them started
+(`shared_daemons`, in `/run/fifty`); who leaves last stops them. What
 we started is what holds our own pid file, and has its name in its arguments: libvirtd
 writes that file itself, so that there is no moment at which one runs that is not known.
 Beside the pid files is kept what /dev/kvm was before (see `kvm_device`). Every change is
@@ -10,14 +10,8 @@ recorded (`blocks.changes`).
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import libvirt
 
@@ -25,9 +19,11 @@ from blocks.changes import record
 from blocks.commands import run
 from blocks.errors import HostFault
 from deployments import kvm_device, processes
+from deployments.shared_daemons import SharedDirectory
 
 URI = "qemu:///system"
 _RUN = Path("/run/fifty")
+_SHARED = SharedDirectory(_RUN)
 #: What /dev/kvm was before we changed it; not there where we did not.
 _KVM_MEMORY = _RUN / "kvm.json"
 _START_S = 60.0
@@ -58,9 +54,9 @@ def use(home: Path) -> list[str]:
     Raises:
         HostFault: They cannot be started.
     """
-    with _alone():
+    with _SHARED.alone():
         started = [] if answers() else _start()
-        _user(home).write_text(f"{home}\n")
+        _SHARED.add_user(home)
     return started
 
 
@@ -72,9 +68,9 @@ def leave(home: Path) -> list[str]:
     Returns:
         The daemons that were stopped.
     """
-    with _alone():
-        _user(home).unlink(missing_ok=True)
-        if _users() or (ours() and _domains_run()):
+    with _SHARED.alone():
+        _SHARED.forget_user(home)
+        if _SHARED.users() or (ours() and _domains_run()):
             return []
         stopped = []
         for name, process in reversed(ours().items()):
@@ -135,40 +131,3 @@ def _domains_run() -> bool:
 
 def _pid_file(name: str) -> Path:
     return _RUN / f"{name}.pid"
-
-
-def _user(home: Path) -> Path:
-    return _RUN / "users" / hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]
-
-
-def _users() -> list[Path]:
-    """The homes that use libvirt and still exist."""
-    homes = [Path(file.read_text().strip()) for file in (_RUN / "users").iterdir()]
-    return [home for home in homes if home.is_dir()]
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One start or stop at a time on this host."""
-    with _locked():
-        yield
-
-
-def _locked() -> TextIO:
-    """The lock file, locked until it is closed."""
-    file = _RUN / "lock"
-    while True:
-        (_RUN / "users").mkdir(mode=0o755, parents=True, exist_ok=True)
-        try:
-            opened = file.open("w")
-        except FileNotFoundError:
-            continue  # who stopped the daemons has just removed the directory
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        try:
-            found = file.stat().st_ino
-        except FileNotFoundError:
-            found = None
-        # A file that was removed while we waited for it keeps nobody else out.
-        if found == os.fstat(opened.fileno()).st_ino:
-            return opened
-        opened.close()
