@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tasks.network_restore import lost_network, restore_routers
+from tasks.network_restore import lost_network, restore_attached
 from tasks.network_steps import realize_segment, serve_subnet
 from tasks.restoring import Restoration
 from tasks.steps_31_38_network import (
@@ -57,12 +57,12 @@ VM_AGAIN = Restoration(
     failed="kept",
 )
 
-#: A network, and then its routers as they are recorded.
+#: A network, and then its routers and its guests' ports as they are recorded.
 NETWORK_AGAIN = Restoration(
     steps=(realize_segment, serve_subnet),
     lost=lost_network,
     runs=lambda network: not lost_network(network),
-    then=restore_routers,
+    then=restore_attached,
     failed="restoring",
 )
 

@@ -1,63 +1,152 @@
-"""A network on its host: what is missing of it there, and its routers once more."""
+"""A network on its host: what is missing of it there, its routers and its guests' ports again.
+
+What is as recorded is left alone: a repair cuts nothing that works.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import PurePosixPath
 
 from prefect import get_run_logger, task
 
 from blocks.changes import collecting
+from blocks.errors import Conflict, FiftyError, HostFault, NotFound, Transient
 from blocks.fabric import NetworkFabric
-from blocks.resources import Network, PortKind, Router
+from blocks.hypervisor import interface_spec
+from blocks.resources import PortBinding, Router
 from blocks.state import StateStore
+from blocks.world import World
+from tasks.drift import GuestPort, guest_ports, network_drift, port_differences, routers_of
 from tasks.network_build import NetworkBuild
+from tasks.port_bindings import binding_of
 from tasks.router_legs import refresh_router
+from tasks.vm_build import VmBuild
 
 #: Its journal row tells on which boot of the host the bridge was made last.
 SEGMENT_STEP = 4
+#: What a domain does whose QEMU is there, and holds its taps.
+_WITH_QEMU = ("running", "paused", "suspended", "stalled")
 
 
 def lost_network(subject: NetworkBuild) -> list[str]:
-    """What is missing of a network on its host; its VMs' own ports are not looked at."""
-    network = subject.network
+    """What of a network, and of its running guests' ports, is not on its host as recorded."""
+    network, world = subject.network, subject.world
     if network.anchor_host != subject.store.host:
         return []
     if subject.store.journal.rebooted(subject.build_id, subject.generation, SEGMENT_STEP):
         return ["the host was rebooted"]
-    ports = subject.store.ports.list(kind=PortKind.DHCP, network_id=network.id)
-    routers = _routers(network, subject.store)
-    return subject.fabric.missing(network, subject.subnet, next(iter(ports), None), routers)
+    drift = network_drift(network, world.store, world.fabric, world.settings, _runs(world))
+    return drift.lines
 
 
-def _routers(network: Network, store: StateStore) -> list[Router]:
-    """The routers of this host that have a leg, or their gateway, in a network."""
-    found = []
-    for router in store.routers.list():
-        legs = (*router.legs, *((router.gateway,) if router.gateway else ()))
-        if router.host == store.host and network.id in {leg.network.id for leg in legs}:
-            found.append(router)
-    return found
+def _runs(world: World) -> Callable[[str], bool]:
+    """Whether an instance's guest runs; no where libvirt does not answer.
 
-
-def restore_routers(subject: NetworkBuild) -> None:
-    """Make the routers of a network what is recorded, each by a task of its own.
-
-    By the records, not by the network's request: their legs and gateways may have been
-    changed since.
+    Its ports are not looked at then, as without libvirt they could not be repaired.
     """
-    for router in _routers(subject.network, subject.store):
+
+    def runs(instance_id: str) -> bool:
+        try:
+            return world.hypervisor.state(instance_id) in _WITH_QEMU
+        except (HostFault, Transient) as error:
+            get_run_logger().warning("whether %s runs is not known now: %s", instance_id, error)
+            return False
+
+    return runs
+
+
+def restore_attached(subject: NetworkBuild) -> None:
+    """Make the routers and the guests' ports of a network what is recorded, a task each.
+
+    By the records, not by the network's request: legs, gateways and ports may have been
+    changed since.
+
+    Raises:
+        HostFault: Some ports could not be repaired; the details tell.
+    """
+    for router in routers_of(subject.network, subject.store):
         _restore_router(router, subject.store, subject.fabric)
+    runs, failures = _runs(subject.world), []
+    for guest in guest_ports(subject.network, subject.store):
+        if runs(guest.build.id) and port_differences(guest.binding, subject.fabric):
+            try:
+                _restore_port(guest, subject.world)
+            except FiftyError as error:
+                # One port that cannot be repaired does not keep the others from it.
+                failures.append(f"{guest.label}: {error}")
+    if failures:
+        raise HostFault(f"{len(failures)} port(s) could not be repaired", details=failures)
 
 
 def _restore_router(router: Router, store: StateStore, fabric: NetworkFabric) -> None:
+    def restore() -> None:
+        legs = (*router.legs, *((router.gateway,) if router.gateway else ()))
+        for leg in legs:
+            # Its other networks' bridges: their own turn may come later.
+            fabric.realize_segment(leg.network)
+        refresh_router(router.id, store, fabric)
+
+    _as_task("router", router.name, restore)
+
+
+def _restore_port(guest: GuestPort, world: World) -> None:
+    """Under the VM's lease, and by what is recorded then: it may have been changed, or deleted."""
+    store = world.store
+
+    def restore() -> None:
+        try:
+            token = store.leases.acquire(guest.build.id, "repair")
+        except Conflict as error:
+            get_run_logger().info("%s is passed over: %s", guest.label, error)
+            return
+        try:
+            port = store.ports.get(guest.binding.port.id)
+            repair_port(binding_of(store, port, guest.build.name), world)
+        except NotFound:
+            get_run_logger().info("%s was deleted meanwhile", guest.label)
+        finally:
+            store.leases.release(guest.build.id, token)
+
+    _as_task("port", guest.label, restore)
+
+
+def repair_port(binding: PortBinding, world: World) -> None:
+    """Make a running guest's port what is recorded; what is so already stays.
+
+    A tap that was deleted under QEMU is lost to it: the interface is unplugged, and plugged
+    into the new tap.
+
+    Raises:
+        HostFault: It is not what it should be even so; the details tell.
+        Transient: The guest does not let go of the interface whose tap is lost.
+    """
+    port, fabric = binding.port, world.fabric
+    instance_id = port.device_id or ""
+    subject = VmBuild(world, world.store.builds.get(instance_id))
+    documents = {PurePosixPath(path).name: text for path, text in subject.metadata.items()}
+    fabric.reserve(binding)
+    fabric.put_metadata(binding, documents)
+    fabric.plug(binding, world.hypervisor.qemu_identity()[0])
+    fabric.protect(binding)
+    if not fabric.carrier(port):
+        interface = interface_spec(binding)
+        world.hypervisor.detach_interface(instance_id, interface)
+        world.hypervisor.attach_interface(instance_id, interface)
+    wrong = port_differences(binding, fabric)
+    if wrong:
+        raise HostFault(f"the port {port.tap} is not what it should be", details=wrong)
+
+
+def _as_task(what: str, name: str, restore: Callable[[], None]) -> None:
+    """Run a restoration as a Prefect task that logs what it changed."""
+
     def body(name: str) -> None:
         del name
-        legs = (*router.legs, *((router.gateway,) if router.gateway else ()))
         with collecting() as changes:
-            for leg in legs:
-                # Its other networks' bridges: their own turn may come later.
-                fabric.realize_segment(leg.network)
-            refresh_router(router.id, store, fabric)
+            restore()
         for made in changes:
             get_run_logger().info("%s\n  # %s", made.what, made.command)
 
-    body.__name__ = "restore_router"
-    task(name="restore router", task_run_name=f"restore router {router.name}")(body)(router.name)
+    body.__name__ = f"restore_{what}"
+    task(name=f"restore {what}", task_run_name=f"restore {what} {name}")(body)(name)

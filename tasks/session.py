@@ -31,13 +31,20 @@ from tasks.summary import publish_refusal, publish_summary
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
-def create(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> State[Any]:
+def create(
+    kind: Kind,
+    request: BaseModel | Mapping[str, Any],
+    plan: Plan,
+    restoration: Restoration | None = None,
+) -> State[Any]:
     """Build what a request asks for, or go on with the build that it stands for.
 
     Args:
         kind: What is built.
         request: As the flow got it: not validated.
         plan: The steps, in order.
+        restoration: What brings back what this host has lost of one that is complete; None
+            leaves that to the reconcile.
 
     Returns:
         Completed, or Failed with a name that says how it ended: Refused, RolledBack,
@@ -47,6 +54,8 @@ def create(kind: Kind, request: BaseModel | Mapping[str, Any], plan: Plan) -> St
         world = open_world(settings())
         build, again = _open(kind, world, as_form(request))
         if build.state == "complete":
+            if restoration and restoration.why_lost(kind, world, build):
+                return restore(kind, world, build, restoration, "create")
             return Completed(message=f"{build.name} was there already")
         if build.state in ("deleting", "deleted"):
             raise Conflict(f"what this request made is {build.state}", hint=_what_else(kind, build))

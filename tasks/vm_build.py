@@ -33,6 +33,7 @@ from blocks.world import World
 from tasks.draft import Draft
 from tasks.events import announce
 from tasks.metadata import documents
+from tasks.port_bindings import binding_of
 from tasks.reading import afresh, read_once
 from tasks.step import Catalogue
 from tasks.subject import BuildSubject
@@ -146,7 +147,7 @@ class VmBuild(BuildSubject):
     def bindings(self) -> list[PortBinding]:
         """Each port with all that this host must know to realize it."""
         name = self.instance.name
-        return [self._binding(port, name) for port in self.ports]
+        return [binding_of(self.store, port, name) for port in self.ports]
 
     @read_once
     def dhcp_ports(self) -> list[Port]:
@@ -176,18 +177,8 @@ class VmBuild(BuildSubject):
                 continue  # nobody's: the audit finds it
             entry = self.store.journal.entry(build.id, build.generation, RULES_STEP)
             if entry is not None and entry.state in (StepState.RUNNING, StepState.DONE):
-                found.append(self._binding(port, build.name))
+                found.append(binding_of(self.store, port, build.name))
         return found
-
-    def _binding(self, port: Port, name: str) -> PortBinding:
-        network = self.store.networks.get(port.network_id)
-        return PortBinding(
-            port=port,
-            network=network,
-            subnets=tuple(self.store.networks.subnets(network.id)),
-            rules=tuple(self.store.groups.rules_of(port)),
-            host_name=name,
-        )
 
     @read_once
     def routers(self) -> list[Router]:

@@ -5,12 +5,14 @@ from blocks.hypervisor.guest import GuestSpec
 from blocks.hypervisor.host import LibvirtHost
 from blocks.hypervisor.identity import qemu_identity
 from blocks.hypervisor.instance_dirs import InstanceDirectories
+from blocks.hypervisor.specify import interface_spec
 
 __all__ = [
     "ConsoleEvent",
     "GuestSpec",
     "InstanceDirectories",
     "LibvirtHost",
+    "interface_spec",
     "milestones",
     "qemu_identity",
     "tail",

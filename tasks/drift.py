@@ -1,0 +1,146 @@
+"""What of a network is on this host otherwise than recorded: nothing is changed by the look.
+
+A network's own parts (segment, DHCP, metadata, the outside, routers) are looked at on its
+anchor, its guests' ports on the hosts where these run. OpenStack has no such look: there, an
+agent's full synchronisation overwrites what it finds.
+
+No module of Prefect is imported here: `fifty network show --check` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from blocks.errors import NotFound, Transient
+from blocks.fabric import NetworkFabric
+from blocks.resources import InstanceStatus, Network, PortBinding, PortKind, Router
+from blocks.settings import Settings
+from blocks.state import Build, StateStore
+from tasks.port_bindings import binding_of
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The differences between a network's record and this host.
+
+    Attributes:
+        network: Those of its own parts, in words; None where another host anchors it.
+        ports: Those of each guest's port here, by the VM's name and the address.
+        under_way: VMs whose ports were passed over: a run is at work on them.
+    """
+
+    network: tuple[str, ...] | None
+    ports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    under_way: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """Every difference, a line each."""
+        of_ports = (f"{port}: {text}" for port, found in self.ports.items() for text in found)
+        return [*(self.network or ()), *of_ports]
+
+
+@dataclass(frozen=True)
+class GuestPort:
+    """A port on this host whose guest should be running.
+
+    Attributes:
+        build: The VM's build, which is complete.
+    """
+
+    build: Build
+    binding: PortBinding
+
+    @property
+    def label(self) -> str:
+        """Whose it is, for people."""
+        addresses = ", ".join(str(held.address) for held in self.binding.port.addresses)
+        return f"{self.build.name} ({addresses or self.binding.port.tap})"
+
+
+def network_drift(
+    network: Network,
+    store: StateStore,
+    fabric: NetworkFabric,
+    settings: Settings,
+    runs: Callable[[str], bool] = lambda _instance: True,
+) -> Drift:
+    """Compare a network with this host.
+
+    Args:
+        network: The network.
+        store: The state store.
+        fabric: This host's networking.
+        settings: This host's underlay address.
+        runs: Whether an instance's guest runs. Those that do not have no port to look at:
+            that they are off is for whoever asks libvirt.
+    """
+    own = own_differences(network, store, fabric, settings)
+    found: dict[str, tuple[str, ...]] = {}
+    under_way = []
+    for guest in guest_ports(network, store):
+        if store.leases.held(guest.build.id) is not None:
+            under_way.append(guest.build.name)
+        elif runs(guest.build.id):
+            wrong = port_differences(guest.binding, fabric)
+            # What all ports share is told once.
+            if rest := tuple(text for text in wrong if text not in (own or ())):
+                found[guest.label] = rest
+    return Drift(tuple(own) if own is not None else None, found, tuple(under_way))
+
+
+def own_differences(
+    network: Network, store: StateStore, fabric: NetworkFabric, settings: Settings
+) -> list[str] | None:
+    """What of a network's own parts is not as recorded; None where this is not its anchor."""
+    if network.anchor_host != store.host:
+        return None
+    subnets = store.networks.subnets(network.id)
+    if not subnets:
+        return []
+    dhcp_ports = store.ports.list(kind=PortKind.DHCP, network_id=network.id)
+    return fabric.missing(
+        network,
+        subnets[0],
+        next(iter(dhcp_ports), None),
+        routers_of(network, store),
+        store.networks.peers(network.id, store.host),
+        settings.underlay_ip,
+    )
+
+
+def routers_of(network: Network, store: StateStore) -> list[Router]:
+    """The routers of this host that have a leg, or their gateway, in a network."""
+    found = []
+    for router in store.routers.list():
+        legs = (*router.legs, *((router.gateway,) if router.gateway else ()))
+        if router.host == store.host and network.id in {leg.network.id for leg in legs}:
+            found.append(router)
+    return found
+
+
+def guest_ports(network: Network, store: StateStore) -> Iterator[GuestPort]:
+    """The ports of a network on this host whose VMs are complete and ACTIVE."""
+    for port in store.ports.list(kind=PortKind.COMPUTE, network_id=network.id):
+        if port.host != store.host or port.device_id is None:
+            continue
+        try:
+            build = store.builds.get(port.device_id)
+            instance = store.instances.get(port.device_id)
+            binding = binding_of(store, port, instance.name)
+        except NotFound:
+            continue  # deleted since it was listed, or nobody's: the audit's matter
+        if build.state == "complete" and instance.status is InstanceStatus.ACTIVE:
+            yield GuestPort(build, binding)
+
+
+def port_differences(binding: PortBinding, fabric: NetworkFabric) -> list[str]:
+    """What of a running guest's port is not as recorded; QEMU must hold its tap, too."""
+    wrong = fabric.prove(binding)
+    try:
+        if not fabric.carrier(binding.port):
+            wrong.append(f"no QEMU holds {binding.port.tap}: the guest is cut off, or off")
+    except Transient:
+        pass  # that the tap is not there was told already
+    return wrong
