@@ -50,7 +50,7 @@ def is_ours(home: Path) -> bool:
 
 
 def start(home: Path, *, as_units: bool = False) -> prefect_server.Server:
-    """Start libvirt, Open vSwitch if asked for, and the Prefect server, whose address and password go into `fifty.env`.
+    """Start libvirt, Open vSwitch where wanted, and Prefect, whose address goes into `fifty.env`.
 
     The service is started by `start_service`: it needs a home that is initialized.
 
