@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from blocks.changes import record
 from blocks.errors import InvalidRequest, NotFound
 from blocks.resources import (
-    PortBinding,
     SecurityGroup,
     SecurityGroupRequest,
     SecurityGroupRule,
@@ -117,7 +116,7 @@ def _add_rule(world: World, caller: Caller, request: SecurityGroupRequest) -> st
             f"Added the rule {rule.id} to {group.name}",
             f"openstack security group rule create {group.id}",
         )
-    _apply(world, group, revoked=False)
+    _apply(world, group)
     return f"{group.name} has the rule {rule.id}"
 
 
@@ -132,7 +131,7 @@ def _remove_rule(world: World, caller: Caller, request: SecurityGroupRequest) ->
             f"Removed the rule {rule_id} of {group.name}",
             f"openstack security group rule delete {rule_id}",
         )
-    _apply(world, group, revoked=True)
+    _apply(world, group)
     return f"{group.name} has no rule {rule_id}" + ("" if removed else ", and had none")
 
 
@@ -143,20 +142,13 @@ def _refuse_foreign_rule(store: StateStore, group: SecurityGroup, rule_id: str) 
             raise InvalidRequest(f"the rule {rule_id} is one of the group {other.name!r}")
 
 
-def _apply(world: World, group: SecurityGroup, *, revoked: bool) -> None:
-    """Give the members on this host their rules, each in one transaction.
+def _apply(world: World, group: SecurityGroup) -> None:
+    """Give the members on this host their rules, each port in one transaction.
 
-    Where something is allowed no more, connections that no rule lets pass end, too.
+    What no rule lets pass any more ends with it, connections that are open too.
     """
-    store, fabric = world.store, world.fabric
-
-    def members() -> list[PortBinding]:
-        return protected(store, store.groups.members(group.id, store.host))
-
-    fabric.protect_each(members)
-    if revoked:
-        for binding in members():
-            fabric.cut_connections(binding)
+    store = world.store
+    world.fabric.protect_each(lambda: protected(store, store.groups.members(group.id, store.host)))
 
 
 def _delete(world: World, caller: Caller, request: SecurityGroupRequest) -> str:

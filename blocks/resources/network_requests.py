@@ -26,6 +26,17 @@ def _refuse_ipv6(value: object) -> object:
     return value
 
 
+def _refuse_host_bits(value: object) -> object:
+    """Say what may be meant by a network with host bits; the rest is left to pydantic."""
+    try:
+        meant = IPv4Network(str(value), strict=False)
+    except ValueError:
+        return value
+    if str(meant.network_address) != str(value).split("/", maxsplit=1)[0]:
+        raise ValueError(f"has host bits set; {meant} is meant?")
+    return value
+
+
 def _listed(value: object) -> object:
     """One text where several may be."""
     return (value,) if isinstance(value, str) else value
@@ -33,7 +44,7 @@ def _listed(value: object) -> object:
 
 Address = Annotated[IPv4Address, BeforeValidator(_refuse_ipv6)]
 #: An IPv4 network without host bits.
-Cidr = Annotated[IPv4Network, BeforeValidator(_refuse_ipv6)]
+Cidr = Annotated[IPv4Network, BeforeValidator(_refuse_host_bits), BeforeValidator(_refuse_ipv6)]
 #: A subnet's CIDR as it was typed: what is wrong with it is told with what may be meant.
 CidrText = Annotated[str, Field(max_length=64), BeforeValidator(_refuse_ipv6)]
 Pools = Annotated[
