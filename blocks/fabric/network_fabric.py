@@ -165,15 +165,22 @@ class NetworkFabric:
         """
         self._routing.realize(router)
 
+    def router_differences(self, router: Router) -> list[str]:
+        """What of a router is not as it should be: legs, routes, addresses, translation."""
+        return self._routing.differences(router)
+
     def remove_router(self, router: Router | str) -> None:
         """Remove the router (or the one of this id): its namespace and all of its legs."""
         self._routing.remove(router if isinstance(router, str) else router.id)
 
     def connect_outside(self, router: Router) -> None:
-        """Make the router's gateway leg, default route and SNAT, and tell the neighbours.
+        """Make the router's gateway leg, routes, SNAT and floating IPs; tell the neighbours.
+
+        Exactly the floating IPs that it is described with: what is attached, moved or
+        detached is connected again, first at the router that loses one.
 
         Raises:
-            InvalidRequest: The router has no gateway.
+            InvalidRequest: The router has no gateway, or a route that leads nowhere.
         """
         self._routing.connect(router)
 
