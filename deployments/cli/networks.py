@@ -1,88 +1,19 @@
-"""`fifty network`: make, look at and delete networks."""
+"""`fifty network`: look at and delete networks (`network_create` makes them)."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from deployments.cli import documents, output
+from deployments.cli import documents, network_views, output
 from deployments.cli.context import (
     AllTenants,
     Credentials,
-    Flag,
     Json,
-    Several,
     credentials_name,
     require_root,
 )
-from deployments.cli.detaching import Detach, send
-from deployments.cli.files import Findings
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
-
-
-def create(
-    name: str,
-    /,
-    *,
-    cidr: str,
-    type: Literal["flat", "local", "vxlan"] = "vxlan",
-    segment: str | None = None,
-    gateway: str | None = None,
-    dns: Several = None,
-    pool: str | None = None,
-    no_dhcp: Flag = False,
-    external: Flag = False,
-    outside: Literal["closed", "uplink", "bridge"] | None = None,
-    physical_bridge: str | None = None,
-    router: str | None = None,
-    external_network: str | None = None,
-    detach: Detach = False,
-    credentials: Credentials = None,
-    json: Json = False,
-) -> None:
-    """Make a network with one subnet.
-
-    Args:
-        name: Its name.
-        cidr: Its IPv4 addresses, such as 192.168.0.0/24.
-        type: How it is told from the others on the wire.
-        segment: Its VNI, for vxlan; chosen where not given.
-        gateway: Its gateway's address (default: the first one).
-        dns: A name server for its guests; can be given several times.
-        pool: FIRST-LAST, the addresses that may be given out (default: all).
-        no_dhcp: No DHCP server.
-        external: A network outside, for routers' gateways; admins only.
-        outside: What an external network leads to (default: closed).
-        physical_bridge: For flat: a bridge of this host that is there already.
-        router: Attach it to this router, which is made if it is not there.
-        external_network: Give that router its gateway in this network.
-    """
-    findings = Findings()
-    number = findings.whole("--segment", segment) if segment is not None else None
-    findings.refuse()
-    wanted = {
-        "name": name,
-        "cidr": cidr,
-        "type": type,
-        "segment": number,
-        "gateway": gateway,
-        "dns": dns,
-        "pool": pool,
-        "dhcp": False if no_dhcp else None,
-        "external": external or None,
-        "outside": outside,
-        "physical_bridge": physical_bridge,
-        "router": router,
-        "external_network": external_network,
-        "credentials": credentials_name(credentials),
-    }
-    request = {key: value for key, value in wanted.items() if value is not None}
-    if detach:
-        send("create-network", request, json=json, look="fifty network list")
-        return
-    require_root("making a network")
-    run_flow("create_network", request).require_success()
-    _tell(name, credentials, json=json)
 
 
 def list(
@@ -121,13 +52,32 @@ def _joined(item: dict[str, Any], field: str) -> str | None:
     return ", ".join(values) or None
 
 
-def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
-    """Show a network.
+def show(
+    name: str | None = None,
+    /,
+    *,
+    check: Flag = False,
+    topology: Flag = False,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> int:
+    """Show a network, or what of it is not on this host as recorded, or a picture of it.
+
+    With --check it exits 0 when all is as recorded, 3 when something is not.
 
     Args:
-        name: The network's name or id.
+        name: The network's name or id; --check and --topology without one take all.
+        check: Compare the host with the record, and tell the differences.
+        topology: Draw its routers and VMs: a tree on a terminal, else Mermaid.
     """
-    _tell(name, credentials, json=json)
+    scope = open_scope(credentials)
+    if check:
+        return network_views.check(scope, network_views.networks_of(scope, name), json=json)
+    if topology:
+        network_views.draw(scope, name, json=json)
+    else:
+        _tell(network_views.require_name(name), credentials, json=json)
+    return 0
 
 
 def _tell(name: str, credentials: str | None, *, json: bool) -> None:
@@ -141,7 +91,7 @@ def _tell(name: str, credentials: str | None, *, json: bool) -> None:
         (
             ("name", found["name"]),
             ("id", found["id"]),
-            ("type", found["type"]),
+            ("type", f"{found['type']}, by {found['driver']}"),
             ("segment", found["segment_id"]),
             ("MTU", found["mtu"]),
             ("outside", found["outside"] if found["external"] else None),
@@ -150,10 +100,16 @@ def _tell(name: str, credentials: str | None, *, json: bool) -> None:
             ("DHCP server", _joined(found, "dhcp_address")),
             *(("DNS", ", ".join(subnet["dns"])) for subnet in found["subnets"]),
             *(("pool", f"{p['first']}-{p['last']}") for s in found["subnets"] for p in s["pools"]),
+            *(("route", _route(route)) for s in found["subnets"] for route in s["host_routes"]),
+            ("port security", None if found["port_security"] else "off"),
             ("router", found["router"]),
             *(("port", _port(port)) for port in found["ports"]),
         )
     )
+
+
+def _route(route: dict[str, Any]) -> str:
+    return f"{route['destination']} by {route['nexthop']}"
 
 
 def _port(port: dict[str, Any]) -> str:
