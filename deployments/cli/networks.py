@@ -8,6 +8,7 @@ from deployments.cli import documents, network_views, output
 from deployments.cli.context import (
     AllTenants,
     Credentials,
+    Flag,
     Json,
     credentials_name,
     require_root,
