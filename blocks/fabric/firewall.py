@@ -63,7 +63,12 @@ class Firewall:
         """Apply a port's rules; give it back where it may have open connections."""
         tables = self._tables()
         chains = _chains(tables, binding)
-        amiss = _amiss(chains)
+        there = [_comments(table, name) for table, name, _ in chains]
+        amiss = [
+            chain
+            for chain, said in zip(chains, there, strict=True)
+            if said != [rule.comment for rule in chain[2]]
+        ]
         nft.apply(_transaction(tables, binding, amiss))
         if amiss:
             changes.record(
@@ -72,7 +77,7 @@ class Firewall:
                 "\n".join(line for chain in amiss for line in _typed(*chain)),
             )
         # Also where all is right: who applied it may have been killed before the cut.
-        return [] if amiss == chains else [binding]
+        return [binding] if any(said is not None for said in there) else []
 
     def _cut_revoked(self, known: list[PortBinding]) -> None:
         tables = self._tables()
