@@ -1,4 +1,4 @@
-"""A guest of an image under plain QEMU: no libvirt, no network but SSH from this host."""
+"""A guest of an image under plain QEMU: no libvirt; SSH from this host, or a tap of the test's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ _TIMEOUT_S = 600.0
 
 
 def config_drive(
-    instance_id: str, key: str, *, network: Mapping[str, object] | None = None, user_data: str = ""
+    instance_id: str,
+    key: str,
+    *,
+    network: Mapping[str, object] | None = None,
+    user_data: str = "",
+    mac: str = MAC,
 ) -> dict[str, bytes]:
     """The files of a config drive as OpenStack writes them."""
     meta = {
@@ -32,7 +37,7 @@ def config_drive(
         "keys": [{"name": "k", "type": "ssh", "data": key}],
     }
     net = {
-        "links": [{"id": "tap1", "type": "bridge", "ethernet_mac_address": MAC, "mtu": 1442}],
+        "links": [{"id": "tap1", "type": "bridge", "ethernet_mac_address": mac, "mtu": 1442}],
         "networks": [
             network or {"id": "network0", "type": "ipv4_dhcp", "link": "tap1", "network_id": "n"}
         ],
@@ -53,6 +58,8 @@ class Guest:
     Args:
         directory: Where the disk is made at the first start, and found again at the next.
         drive: The config drive's files.
+        tap: The tap of this namespace that its only NIC is at, and the NIC's MAC address;
+            without one it has a network to which only `ssh` leads.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class Guest:
         ram_mib: int = 256,
         cpus: int = 1,
         disk_gib: int = 2,
+        tap: tuple[str, str] | None = None,
     ) -> None:
         self._image = image
         self._directory = directory
@@ -87,8 +95,12 @@ class Guest:
         words += ["-drive", f"if=virtio,file={iso},format=raw,readonly=on"]
         words += ["-drive", f"if=virtio,file={volume},format=raw"]
         words += ["-device", "virtio-rng-pci"]
-        forward = f"hostfwd=tcp:127.0.0.1:{self._port}-:22"
-        words += ["-nic", f"user,model=virtio-net-pci,mac={MAC},restrict=on,{forward}"]
+        if tap is None:
+            forward = f"hostfwd=tcp:127.0.0.1:{self._port}-:22"
+            words += ["-nic", f"user,model=virtio-net-pci,mac={MAC},restrict=on,{forward}"]
+        else:
+            scripts = "script=no,downscript=no"
+            words += ["-nic", f"tap,ifname={tap[0]},model=virtio-net-pci,mac={tap[1]},{scripts}"]
         self.process = subprocess.Popen(words)
 
     def __enter__(self) -> Guest:
