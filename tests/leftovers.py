@@ -13,7 +13,8 @@ from typing import Any
 import libvirt
 
 from blocks.commands import run
-from blocks.marks import NAMESPACE_PREFIX, firewall_table, parse_link_alias
+from blocks.fabric.segments.vswitch import Query, Vswitch
+from blocks.marks import NAMESPACE_PREFIX, VSWITCH_SITE, firewall_table, parse_link_alias
 from deployments import libvirt_daemons, processes
 
 #: Namespaces and links that a test makes for itself are named `ft`, site, what it likes.
@@ -42,6 +43,7 @@ def remove_what_no_reboot_leaves(directory: Path, sites: set[str]) -> list[str]:
         *_processes(directory),
         *_mounts_and_loops(directory),
         *_namespaces(sites),
+        *_in_open_vswitch(sites),
         *_links(sites),
         *_tables(sites),
     ]
@@ -141,6 +143,22 @@ def _namespaces(sites: set[str]) -> list[str]:
         if ours:
             found.append(f"namespace {name}")
             run("ip", "netns", "delete", name)
+    return found
+
+
+def _in_open_vswitch(sites: set[str]) -> list[str]:
+    """Ports and bridges in this host's Open vSwitch, the system's or our own."""
+    found: list[str] = []
+    vswitch = Vswitch()
+    if not vswitch.answers():
+        return found
+    tables = {"Port": "del-port", "Bridge": "del-br"}
+    answers = vswitch.ask(*(Query(table, ("name", "external_ids")) for table in tables))
+    for (table, command), rows in zip(tables.items(), answers, strict=True):
+        for row in rows:
+            if row["external_ids"].get(VSWITCH_SITE) in sites:
+                found.append(f"Open vSwitch {table.lower()} {row['name']}")
+                run("ovs-vsctl", f"--db=unix:{vswitch.directory}/db.sock", command, row["name"])
     return found
 
 

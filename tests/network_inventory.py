@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import Any
 
-from blocks.marks import firewall_table
+from blocks.fabric.segments.vswitch import Query, Vswitch
+from blocks.marks import VSWITCH_SITE, firewall_table
 from blocks.state import StateStore
 
 Json = dict[str, Any]
@@ -27,6 +28,7 @@ def network_inventory(store: StateStore) -> dict[str, list[str]]:
         "namespaces": namespaces,
         "in namespaces": sorted(thing for name in namespaces for thing in _inside(name)),
         "nft": [line for line in _nft([]) if not _is_anothers_table(line, site)],
+        "open vswitch": _in_open_vswitch(site),
         "conntrack": _forgotten_connections(store),
     }
 
@@ -61,6 +63,24 @@ def _links(site: str) -> list[str]:
     """Links with their bridges, marks and addresses."""
     found = _json("ip", "-json", "-details", "address")
     return sorted(_link(link) for link in found if not _is_anothers(link.get("ifalias"), site))
+
+
+def _in_open_vswitch(site: str) -> list[str]:
+    """Bridges with their ports, and what these are; nothing where none runs."""
+    vswitch = Vswitch()
+    if not vswitch.answers():
+        return []
+    bridges, ports, interfaces = vswitch.ask(
+        Query("Bridge", ("name", "datapath_type", "external_ids")),
+        Query("Port", ("name", "tag", "protected", "external_ids")),
+        Query("Interface", ("name", "type", "options", "external_ids")),
+    )
+    return sorted(
+        f"{table} {json.dumps(row, sort_keys=True)}"
+        for table, rows in (("bridge", bridges), ("port", ports), ("interface", interfaces))
+        for row in rows
+        if row["external_ids"].get(VSWITCH_SITE, site) == site
+    )
 
 
 def _namespaces(site: str) -> Iterator[str]:
