@@ -101,6 +101,38 @@ class Quota:
                 for name, n in wanted.items()
             )
 
+    def resize(self, tenant_id: str, owner_id: str, resource: str, amount: int) -> bool:
+        """Let an owner hold so much of a resource, more or less than before.
+
+        Returns:
+            False where it held just that.
+
+        Raises:
+            QuotaExceeded: It would hold more than before, and there is not enough.
+        """
+        with self._database.write() as session:
+            row = session.scalar(
+                select(QuotaClaimRow).where(
+                    QuotaClaimRow.owner_id == owner_id, QuotaClaimRow.resource == resource
+                )
+            )
+            more = amount - (row.amount if row else 0)
+            used, limit = _standing(session, tenant_id, resource)
+            if more > 0 and used + more > limit:
+                raise QuotaExceeded(
+                    f"the tenant's quota of {resource} is not enough: "
+                    f"{more} more asked for, {used} of {limit} in use"
+                )
+            if row is not None:
+                row.amount = amount
+            elif more:
+                session.add(
+                    QuotaClaimRow(
+                        tenant_id=tenant_id, owner_id=owner_id, resource=resource, amount=amount
+                    )
+                )
+            return more != 0
+
     def commit(self, owner_id: str) -> None:
         """Mark what an owner reserved as used for good."""
         with self._database.write() as session:

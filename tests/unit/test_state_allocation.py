@@ -147,6 +147,21 @@ def test_quota_is_never_exceeded(store: StateStore) -> None:
     assert got.count("QuotaExceeded") == 13
 
 
+def test_what_an_owner_holds_grows_and_shrinks_within_the_quota(store: StateStore) -> None:
+    store.quota.set_limit("tenant", "ports", 3)
+    store.quota.reserve("tenant", "vm", {"ports": 1, "instances": 1})
+    assert [store.quota.resize("tenant", "vm", "ports", n) for n in (2, 2, 3)] == [
+        True,
+        False,
+        True,
+    ]
+    with pytest.raises(QuotaExceeded, match="1 more asked for, 3 of 3"):
+        store.quota.resize("tenant", "vm", "ports", 4)
+    assert store.quota.resize("tenant", "vm", "ports", 1)
+    assert store.quota.resize("tenant", "other", "ports", 2)
+    assert store.quota.release("vm") == 2
+
+
 def test_a_host_is_never_claimed_beyond_its_totals(store: StateStore) -> None:
     got = _ask(store, "claim", [f"instance{n}" for n in range(40)], 4)
     assert got.count("HostFault") == 40 - 2 * 16
