@@ -90,6 +90,17 @@ def remove_legs(namespace: str) -> None:
     with_links(namespace, delete)
 
 
+def keep_only(ipr: IPRoute, prefix: str, wanted: set[str], namespace: str) -> None:
+    """Delete the inner ends whose names begin so, but for those that are wanted."""
+    for link in all_links(ipr):
+        if link.name.startswith(prefix) and link.name not in wanted:
+            ipr.link("del", index=link.index)
+            changes.record(
+                f"Deleted the leg {link.name} of {namespace}",
+                ["ip", "-n", namespace, "link", "delete", link.name],
+            )
+
+
 def differences(ipr: IPRoute, leg: Leg) -> list[str]:
     """What of a leg's inner end is not as it should be; `ipr` is in the leg's namespace."""
     link = find(ipr, leg.inner)

@@ -13,7 +13,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from blocks import changes
 from blocks.errors import Conflict, HostFault, Transient
-from blocks.fabric import namespaces
+from blocks.fabric import kernel, namespaces
 
 #: errno values in the answers of netlink.
 EXISTS, _NO_DEVICE, _BUSY = 17, 19, 16
@@ -182,28 +182,31 @@ def ensure_bridge(ipr: IPRoute, name: str, alias: str, mtu: int) -> Link:
     """Make a bridge for guests: no delay, no snooping, no address of the host's.
 
     Its own MAC address is pinned (derived from the mark), for a bridge otherwise takes
-    that of its lowest port and changes it as ports come and go. Its frames are shown to
-    the inet tables of nftables by the bridge's own `nf_call_iptables`, so that no
-    sysctl is touched that other people's bridges listen to.
+    that of its lowest port and changes it as ports come and go. Where the kernel does not
+    track connections in bridges its frames are shown to the inet tables of nftables, by
+    the bridge's own `nf_call_iptables`, so that no sysctl is touched that other people's
+    bridges listen to; where it does they are not, for other people's inet rules (Docker's)
+    would drop them.
     """
+    shown = 0 if kernel.tracks_connections_in_bridges() else 1
     link = create(
         ipr,
         name,
         alias,
         [
             *("ip", "link", "add", name, "type", "bridge", "forward_delay", "0"),
-            *("mcast_snooping", "0", "nf_call_iptables", "1"),
+            *("mcast_snooping", "0", "nf_call_iptables", str(shown)),
         ],
         kind="bridge",
         address=own_mac(alias),
         br_forward_delay=0,
         br_mcast_snooping=0,
-        br_nf_call_iptables=1,
+        br_nf_call_iptables=shown,
     )
-    if link.details.get("IFLA_BR_NF_CALL_IPTABLES") != 1:
-        ipr.link("set", index=link.index, kind="bridge", br_nf_call_iptables=1)
-        words = ["ip", "link", "set", name, "type", "bridge", "nf_call_iptables", "1"]
-        changes.record(f"Made {name} show its frames to nftables", words)
+    if link.details.get("IFLA_BR_NF_CALL_IPTABLES") != shown and kernel.has_br_netfilter():
+        ipr.link("set", index=link.index, kind="bridge", br_nf_call_iptables=shown)
+        words = ["ip", "link", "set", name, "type", "bridge", "nf_call_iptables", str(shown)]
+        changes.record(f"Set nf_call_iptables of {name} to {shown}", words)
     namespaces.without_ipv6(name)
     settle(ipr, link, mtu=mtu)
     return need(ipr, name)

@@ -79,7 +79,7 @@ class NetworkFabric:
     def realize_segment(
         self,
         network: Network,
-        peers: Sequence[IPv4Address] = (),
+        peers: Sequence[IPv4Address] | None = None,
         local: IPv4Address | None = None,
     ) -> None:
         """Make a network's bridge, and what carries its frames to the other hosts.
@@ -88,7 +88,8 @@ class NetworkFabric:
 
         Args:
             network: The network.
-            peers: The underlay addresses of the other hosts it is on.
+            peers: The underlay addresses of the other hosts it is on; None leaves the
+                tunnels that there are.
             local: This host's underlay address.
 
         Raises:
@@ -164,6 +165,10 @@ class NetworkFabric:
         router no longer has is removed.
         """
         self._routing.realize(router)
+
+    def follow_router(self, router_id: str, read: Callable[[], Router]) -> None:
+        """Make a router be as it is recorded, read when no other process can change it."""
+        self._routing.follow(router_id, read)
 
     def router_differences(self, router: Router) -> list[str]:
         """What of a router is not as it should be: legs, routes, addresses, translation."""

@@ -11,6 +11,7 @@ an element in the maps of the router's table (`translation`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from pyroute2 import IPRoute
@@ -65,35 +66,31 @@ class Routing:
         Raises:
             InvalidRequest: One of its routes leads nowhere.
         """
-        namespace = marks.router_namespace(router.id)
         with self._site.locked(router.id):
-            namespaces.ensure(namespace, self._site.alias("router", router.id))
-            namespaces.run_in(namespace, lambda: _set_sysctls(namespace))
-            connected = self._connected(router)
-            routes = router_routes.wanted(router, connected=connected)
-            # Before its legs: it forwards nothing before it is told what.
-            self._translate(router, connected=connected)
-            for leg in router.legs:
-                legs.ensure_leg(self._inner(router, leg), self._segments.bridge(leg.network))
-            wanted = {marks.router_leg_name(leg.port.id) for leg in router.legs}
-            outer = {marks.gateway_leg_name(router.gateway.port.id)} if router.gateway else set()
+            self._realize(router)
 
-            def within(ipr: IPRoute) -> None:
-                _only(ipr, wanted, namespace)
-                _only(ipr, outer, namespace, prefix="qg-")
-                for leg in router.legs:
-                    router_routes.lead_to_metadata(ipr, leg, namespace)
-                router_routes.set_routes(ipr, routes, namespace)
+    def follow(self, router_id: str, read: Callable[[], Router]) -> None:
+        """Make a router be as it is recorded, with or without its gateway.
 
-            with_links(namespace, within)
-            self._cut(router, connected=connected)
+        Args:
+            router_id: Its id.
+            read: Reads its record, when no other process can change the router: else what
+                was read before would undo what another has done meanwhile. One without
+                legs and gateway is removed.
+        """
+        with self._site.locked(router_id):
+            router = read()
+            if router.legs or router.gateway:
+                self._realize(router)
+            else:
+                self._remove(router_id)
+            if router.gateway:
+                self._connect(router)
 
     def remove(self, router_id: str) -> None:
         """Remove a router's namespace with its legs; already gone is fine."""
-        namespace = marks.router_namespace(router_id)
         with self._site.locked(router_id):
-            legs.remove_legs(namespace)
-            namespaces.remove(namespace)
+            self._remove(router_id)
 
     def connect(self, router: Router) -> None:
         """Make the router's gateway leg, default route, SNAT and exactly its floating IPs.
@@ -106,26 +103,8 @@ class Routing:
             InvalidRequest: The router has no gateway, or its subnet has none; or one of
                 its routes leads nowhere.
         """
-        gateway = _gateway(router)
-        namespace = marks.router_namespace(router.id)
-        leg = self._outer(router, gateway)
-        routes = router_routes.wanted(router, connected=True)
-
-        def within(ipr: IPRoute) -> None:
-            router_routes.lead_outside(ipr, leg.inner, gateway, namespace)
-            router_routes.set_routes(ipr, routes, namespace)
-
         with self._site.locked(router.id):
-            # Before its leg: at no time does anything leave with a guest's own address,
-            # nor does the router itself answer for a floating IP.
-            self._translate(router, connected=True)
-            with_links(namespace, lambda ipr: _only(ipr, {leg.inner}, namespace, prefix="qg-"))
-            legs.ensure_leg(leg, self._segments.bridge(gateway.network))
-            with_links(namespace, within)
-            self._cut(router, connected=True)
-        # Each time: whoever was killed here has told nobody.
-        fixed = [each.address for each in gateway.port.addresses]
-        arp.announce(namespace, leg.inner, [*fixed, *translation.floating(router)])
+            self._connect(router)
 
     def disconnect(self, router: Router) -> None:
         """Remove the router's gateway leg, and with it its default route and translation.
@@ -136,7 +115,7 @@ class Routing:
         with self._site.locked(router.id):
             if not namespaces.exists(namespace):
                 return
-            with_links(namespace, lambda ipr: _only(ipr, set(), namespace, prefix="qg-"))
+            with_links(namespace, lambda ipr: legs.keep_only(ipr, "qg-", set(), namespace))
             self._translate(router, connected=False)
             self._cut(router, connected=False)
 
@@ -171,6 +150,55 @@ class Routing:
             return wrong + table_differences(self._table(), chains, maps)
 
         return with_links(namespace, look)
+
+    def _realize(self, router: Router) -> None:
+        namespace = marks.router_namespace(router.id)
+        namespaces.ensure(namespace, self._site.alias("router", router.id))
+        namespaces.run_in(namespace, lambda: _set_sysctls(namespace))
+        connected = self._connected(router)
+        routes = router_routes.wanted(router, connected=connected)
+        # Before its legs: it forwards nothing before it is told what.
+        self._translate(router, connected=connected)
+        for leg in router.legs:
+            legs.ensure_leg(self._inner(router, leg), self._segments.bridge(leg.network))
+        wanted = {marks.router_leg_name(leg.port.id) for leg in router.legs}
+        outer = {marks.gateway_leg_name(router.gateway.port.id)} if router.gateway else set()
+
+        def within(ipr: IPRoute) -> None:
+            legs.keep_only(ipr, "qr-", wanted, namespace)
+            legs.keep_only(ipr, "qg-", outer, namespace)
+            for leg in router.legs:
+                router_routes.lead_to_metadata(ipr, leg, namespace)
+            router_routes.set_routes(ipr, routes, namespace)
+
+        with_links(namespace, within)
+        self._cut(router, connected=connected)
+
+    def _connect(self, router: Router) -> None:
+        gateway = _gateway(router)
+        namespace = marks.router_namespace(router.id)
+        leg = self._outer(router, gateway)
+        routes = router_routes.wanted(router, connected=True)
+
+        def within(ipr: IPRoute) -> None:
+            router_routes.lead_outside(ipr, leg.inner, gateway, namespace)
+            router_routes.set_routes(ipr, routes, namespace)
+
+        # Before its leg: at no time does anything leave with a guest's own address,
+        # nor does the router itself answer for a floating IP.
+        self._translate(router, connected=True)
+        with_links(namespace, lambda ipr: legs.keep_only(ipr, "qg-", {leg.inner}, namespace))
+        legs.ensure_leg(leg, self._segments.bridge(gateway.network))
+        with_links(namespace, within)
+        self._cut(router, connected=True)
+        # Each time: whoever was killed here has told nobody.
+        fixed = [each.address for each in gateway.port.addresses]
+        arp.announce(namespace, leg.inner, [*fixed, *translation.floating(router)])
+
+    def _remove(self, router_id: str) -> None:
+        namespace = marks.router_namespace(router_id)
+        legs.remove_legs(namespace)
+        namespaces.remove(namespace)
 
     def _connected(self, router: Router) -> bool:
         namespace = marks.router_namespace(router.id)
@@ -261,14 +289,4 @@ def _set_sysctls(namespace: str) -> None:
             changes.record(
                 f"Set {name} to {value} in {namespace}",
                 ["ip", "netns", "exec", namespace, "sysctl", "-w", f"{name}={value}"],
-            )
-
-
-def _only(ipr: IPRoute, wanted: set[str], namespace: str, prefix: str = "qr-") -> None:
-    for link in links.all_links(ipr):
-        if link.name.startswith(prefix) and link.name not in wanted:
-            ipr.link("del", index=link.index)
-            changes.record(
-                f"Deleted the leg {link.name} of {namespace}",
-                ["ip", "-n", namespace, "link", "delete", link.name],
             )
