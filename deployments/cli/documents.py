@@ -10,12 +10,14 @@ from typing import Any
 from blocks.errors import NotFound
 from blocks.resources import (
     Clocks,
+    FloatingIp,
     Image,
     Instance,
     InstanceStatus,
     Network,
     Router,
     RouterLeg,
+    SecurityGroup,
 )
 from blocks.settings import settings
 from blocks.state import Build, Entry, StateStore, StepState
@@ -184,7 +186,10 @@ def network_in_full(store: StateStore, thing: Network, tenant_id: str | None) ->
 def router(thing: Router) -> dict[str, Any]:
     """A router with its interfaces and its gateway."""
     return {
-        **thing.model_dump(mode="json", include={"id", "tenant_id", "name", "host", "snat"}),
+        **thing.model_dump(
+            mode="json",
+            include={"id", "tenant_id", "name", "host", "snat", "routes", "floating_ips"},
+        ),
         "interfaces": [_leg(leg) for leg in thing.legs],
         "gateway": _leg(thing.gateway) if thing.gateway else None,
     }
@@ -197,6 +202,31 @@ def _leg(leg: RouterLeg) -> dict[str, Any]:
         "address": ", ".join(str(fixed.address) for fixed in leg.port.addresses) or None,
         "mac": leg.port.mac,
         "port_id": leg.port.id,
+    }
+
+
+def floating_ip(store: StateStore, thing: FloatingIp) -> dict[str, Any]:
+    """A floating IP with the names of its network and of the VM that it leads to."""
+    port = store.ports.get(thing.port_id) if thing.port_id else None
+    owner = port.device_id if port is not None else None
+    return {
+        **thing.model_dump(mode="json"),
+        "network": store.networks.get(thing.network_id).name,
+        "router": store.routers.get(thing.router_id).name if thing.router_id else None,
+        "vm": store.instances.get(owner).name if owner else None,
+    }
+
+
+def security_group(store: StateStore, thing: SecurityGroup) -> dict[str, Any]:
+    """A security group with its rules and the ports that are in it."""
+    names = {group.id: group.name for group in store.groups.list(thing.tenant_id)}
+    return {
+        **thing.model_dump(mode="json", exclude={"rules"}),
+        "rules": [
+            {**rule.model_dump(mode="json"), "remote_group": names.get(rule.remote_group_id or "")}
+            for rule in thing.rules
+        ],
+        "ports": [port.id for port in store.groups.members(thing.id)],
     }
 
 

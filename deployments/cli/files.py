@@ -16,6 +16,8 @@ from deployments.keys import KEY_LIMIT, public_key_of
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _COUNT = re.compile(r"[0-9]{1,9}")
+#: For a request in a file.
+FORM_LIMIT = 64 * 1024
 #: The longest character of UTF-8, so that a text that is cut is still known to be too long.
 _SLACK = 4
 
@@ -56,6 +58,44 @@ class Findings:
             self._wrong.append(f"{option}: {pair!r} is not RESOURCE=LIMIT, with one of {these}")
             return "", 0
         return resource, int(number)
+
+    def ports(self, option: str, text: str) -> tuple[int, int]:
+        """The first and the last of some ports, from `PORT` or `FIRST-LAST`."""
+        first, dash, last = text.partition("-")
+        if not _COUNT.fullmatch(first) or (dash and not _COUNT.fullmatch(last)):
+            self._wrong.append(f"{option}: {text!r} is not PORT or FIRST-LAST")
+            return 0, 0
+        return int(first), int(last) if dash else int(first)
+
+    def route(self, option: str, pair: str) -> dict[str, str]:
+        """A route, from `CIDR=ADDRESS`, as the request's validation takes it."""
+        destination, sign, nexthop = pair.partition("=")
+        if not sign or not destination or not nexthop:
+            self._wrong.append(f"{option}: {pair!r} is not CIDR=ADDRESS")
+        return {"destination": destination, "nexthop": nexthop}
+
+    def form(self, option: str, file: str) -> dict[str, Any]:
+        """The fields of a request, from a YAML file."""
+        content = self._read(option, file, FORM_LIMIT)
+        if content is None:
+            return {}
+        if len(content) > FORM_LIMIT:
+            self._wrong.append(f"{option}: {file} is over the limit of {FORM_LIMIT} bytes")
+            return {}
+        # Here, because most commands read no YAML.
+        import yaml
+
+        try:
+            found = yaml.safe_load(content)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+            self._wrong.append(f"{option}: {file} is not YAML{where}")
+            return {}
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+            self._wrong.append(f"{option}: {file} is not a mapping of fields")
+            return {}
+        return found
 
     def user_data(self, file: str) -> str:
         """The text of a user-data file; one that is too long is cut, and refused by step 4."""

@@ -77,11 +77,12 @@ def show(
     if topology:
         network_views.draw(scope, name, json=json)
     else:
-        _tell(network_views.require_name(name), credentials, json=json)
+        tell(network_views.require_name(name), credentials, json=json)
     return 0
 
 
-def _tell(name: str, credentials: str | None, *, json: bool) -> None:
+def tell(name: str, credentials: str | None, *, json: bool) -> None:
+    """Print a network, for a person or as JSON."""
     scope = open_scope(credentials)
     seen_by = None if scope.is_admin else scope.caller.tenant_id
     found = documents.network_in_full(scope.store, scope.network(name), seen_by)

@@ -32,6 +32,14 @@ class Refusal(Exception):
         self.exit_code = exit_code
 
 
+class WrongUsage(Refusal):
+    """The command line lacks something that the parser cannot know of."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        document = {"error": "WrongUsage", "message": message, "hint": hint, "details": []}
+        super().__init__(document, exit_code=2)
+
+
 def plain(text: object) -> str:
     r"""Text with everything that is not to be seen written out (`\x1b`)."""
     shown = str(text)

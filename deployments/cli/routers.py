@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from deployments.cli import documents, output
 from deployments.cli.context import (
     AllTenants,
     Credentials,
     Json,
+    Several,
     credentials_name,
     require_root,
 )
+from deployments.cli.files import Findings
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
 
@@ -22,7 +24,7 @@ def create(name: str, /, *, credentials: Credentials = None, json: Json = False)
     Args:
         name: Its name.
     """
-    _change("create", name, None, credentials, json=json)
+    _change("create", name, credentials, json=json)
 
 
 def add_interface(
@@ -34,19 +36,39 @@ def add_interface(
         name: The router's name or id.
         network: The network's name or id.
     """
-    _change("add-interface", name, network, credentials, json=json)
+    _change("add-interface", name, credentials, json=json, network=network)
+
+
+def remove_interface(
+    name: str, network: str, /, *, credentials: Credentials = None, json: Json = False
+) -> None:
+    """Take a router out of a network.
+
+    Args:
+        name: The router's name or id.
+        network: The network's name or id.
+    """
+    _change("remove-interface", name, credentials, json=json, network=network)
 
 
 def set_gateway(
-    name: str, network: str, /, *, credentials: Credentials = None, json: Json = False
+    name: str,
+    network: str,
+    /,
+    *,
+    snat: Literal["on", "off"] | None = None,
+    credentials: Credentials = None,
+    json: Json = False,
 ) -> None:
     """Connect a router to the outside.
 
     Args:
         name: The router's name or id.
         network: The external network's name or id.
+        snat: Whether what goes out gets the gateway's address (default: as it is; on).
     """
-    _change("set-gateway", name, network, credentials, json=json)
+    wanted = None if snat is None else snat == "on"
+    _change("set-gateway", name, credentials, json=json, network=network, snat=wanted)
 
 
 def clear_gateway(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
@@ -55,7 +77,27 @@ def clear_gateway(name: str, /, *, credentials: Credentials = None, json: Json =
     Args:
         name: The router's name or id.
     """
-    _change("clear-gateway", name, None, credentials, json=json)
+    _change("clear-gateway", name, credentials, json=json)
+
+
+def set_routes(
+    name: str,
+    /,
+    *,
+    route: Several = None,
+    credentials: Credentials = None,
+    json: Json = False,
+) -> None:
+    """Set a router's static routes; those that are not given go.
+
+    Args:
+        name: The router's name or id.
+        route: CIDR=ADDRESS, where to and by whom; can be given several times.
+    """
+    findings = Findings()
+    routes = [findings.route("--route", text) for text in route or ()]
+    findings.refuse()
+    _change("set-routes", name, credentials, json=json, routes=routes)
 
 
 def delete(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
@@ -64,16 +106,25 @@ def delete(name: str, /, *, credentials: Credentials = None, json: Json = False)
     Args:
         name: The router's name or id.
     """
-    _change("delete", name, None, credentials, json=json)
+    _change("delete", name, credentials, json=json)
 
 
 def _change(
-    action: str, name: str, network: str | None, credentials: str | None, *, json: bool
+    action: str,
+    name: str,
+    credentials: str | None,
+    *,
+    json: bool,
+    **more: Any,  # noqa: ANN401 - fields of many types
 ) -> None:
     require_root("changing a router")
-    request = {"action": action, "name": name, "credentials": credentials_name(credentials)}
-    if network is not None:
-        request["network"] = network
+    wanted = {
+        "action": action,
+        "name": name,
+        "credentials": credentials_name(credentials),
+        **more,
+    }
+    request = {key: value for key, value in wanted.items() if value is not None}
     run_flow("change_router", request).require_success()
     if action != "delete":
         _tell(name, credentials, json=json)
@@ -135,5 +186,10 @@ def _tell(name: str, credentials: str | None, *, json: bool) -> None:
             ("SNAT", "yes" if found["snat"] else "no"),
             *(("interface", f"{_leg(leg)} ({leg['mac']})") for leg in found["interfaces"]),
             ("gateway", _leg(found["gateway"]) if found["gateway"] else None),
+            *(("route", f"{r['destination']} by {r['nexthop']}") for r in found["routes"]),
+            *(
+                ("floating IP", f"{each['address']} to {each['fixed_address']}")
+                for each in found["floating_ips"]
+            ),
         )
     )

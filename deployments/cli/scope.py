@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from blocks.errors import NotFound
-from blocks.resources import Image, Instance, Network, Router
+from blocks.resources import FloatingIp, Image, Instance, Network, Router, SecurityGroup
 from blocks.state import Build, Caller, StateStore
 from deployments.cli.context import credentials_name, open_store
 from tasks.policy import allows, check_credentials_name, check_enabled, check_policy
@@ -109,6 +109,23 @@ class Scope:
         routers = self.store.routers
         mine = routers.list(self.caller.tenant_id)
         return self._the_one("router", name, mine, routers.list(), "`fifty router list`")
+
+    def floating_ip(self, name: str) -> FloatingIp:
+        """A floating IP by address or id."""
+        try:
+            return self.store.floating_ips.find(self.caller.tenant_id, name)
+        except NotFound:
+            for floating in self.store.floating_ips.list() if self.is_admin else ():
+                if floating.id == name:
+                    return floating
+            raise
+
+    def security_group(self, name: str) -> SecurityGroup:
+        """A security group by name or id."""
+        groups = self.store.groups
+        mine = groups.list(self.caller.tenant_id)
+        look = "`fifty security-group list`"
+        return self._the_one("security group", name, mine, groups.list(), look)
 
     def image(self, name: str) -> Image:
         """An image by name or id: the tenant's, or a public one."""
