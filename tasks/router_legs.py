@@ -12,13 +12,7 @@ from blocks.state import StateStore
 
 def refresh_router(router_id: str, store: StateStore, fabric: NetworkFabric) -> None:
     """Make a router's namespace be what is recorded; gone where it has no legs at all."""
-    router = store.routers.get(router_id)
-    if not router.legs and router.gateway is None:
-        fabric.remove_router(router.id)
-        return
-    fabric.realize_router(router)
-    if router.gateway is not None:
-        fabric.connect_outside(router)
+    fabric.follow_router(router_id, lambda: store.routers.get(router_id))
 
 
 def add_interface(router: Router, network: Network, subnet: Subnet, store: StateStore) -> Port:

@@ -158,13 +158,14 @@ class NetworkFabric:
         """The lease that the port's guest has taken; None if it has not."""
         return self._dhcp.lease(port)
 
-    def realize_router(self, router: Router) -> None:
+    def realize_router(self, router: Router, read: Callable[[], Router] | None = None) -> None:
         """Make the router's namespace with a leg in each of its networks.
 
         The segments of those networks must be realized on this host. A leg that the
-        router no longer has is removed.
+        router no longer has is removed. With `read` its record is read again for that,
+        when no other process can change the router.
         """
-        self._routing.realize(router)
+        self._routing.realize(router, read)
 
     def follow_router(self, router_id: str, read: Callable[[], Router]) -> None:
         """Make a router be as it is recorded, read when no other process can change it."""
@@ -178,16 +179,17 @@ class NetworkFabric:
         """Remove the router (or the one of this id): its namespace and all of its legs."""
         self._routing.remove(router if isinstance(router, str) else router.id)
 
-    def connect_outside(self, router: Router) -> None:
+    def connect_outside(self, router: Router, read: Callable[[], Router] | None = None) -> None:
         """Make the router's gateway leg, routes, SNAT and floating IPs; tell the neighbours.
 
         Exactly the floating IPs that it is described with: what is attached, moved or
-        detached is connected again, first at the router that loses one.
+        detached is connected again, first at the router that loses one. With `read` its
+        record is read again for that; one that lost its gateway meanwhile stays so.
 
         Raises:
             InvalidRequest: The router has no gateway, or a route that leads nowhere.
         """
-        self._routing.connect(router)
+        self._routing.connect(router, read)
 
     def disconnect_outside(self, router: Router) -> None:
         """Remove the router's gateway leg, default route and SNAT."""

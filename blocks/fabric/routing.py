@@ -47,6 +47,9 @@ _SYSCTLS = {
 }
 #: A router's connections are in the zone that packets are in by default.
 _ZONE = 0
+#: Reads a router's record while its lock is held: what was read before could undo what
+#: another process has done to the router meanwhile.
+Read = Callable[[], Router]
 
 
 class Routing:
@@ -56,28 +59,22 @@ class Routing:
         self._site = site
         self._segments = segments
 
-    def realize(self, router: Router) -> None:
+    def realize(self, router: Router, read: Read | None = None) -> None:
         """Make the router's namespace, with exactly the legs and routes it is described with.
 
         Args:
             router: Its legs; the segments of their networks are realized already. Its
                 gateway leg is left as it is, there or not; that of another gateway goes.
+            read: Reads its record again, when no other process can change the router.
 
         Raises:
             InvalidRequest: One of its routes leads nowhere.
         """
         with self._site.locked(router.id):
-            self._realize(router)
+            self._realize(read() if read else router)
 
-    def follow(self, router_id: str, read: Callable[[], Router]) -> None:
-        """Make a router be as it is recorded, with or without its gateway.
-
-        Args:
-            router_id: Its id.
-            read: Reads its record, when no other process can change the router: else what
-                was read before would undo what another has done meanwhile. One without
-                legs and gateway is removed.
-        """
+    def follow(self, router_id: str, read: Read) -> None:
+        """Make a router be as it is recorded; one without legs and gateway is removed."""
         with self._site.locked(router_id):
             router = read()
             if router.legs or router.gateway:
@@ -92,7 +89,7 @@ class Routing:
         with self._site.locked(router_id):
             self._remove(router_id)
 
-    def connect(self, router: Router) -> None:
+    def connect(self, router: Router, read: Read | None = None) -> None:
         """Make the router's gateway leg, default route, SNAT and exactly its floating IPs.
 
         Neighbours are told of its addresses by gratuitous ARP, as they may have been
@@ -104,7 +101,9 @@ class Routing:
                 its routes leads nowhere.
         """
         with self._site.locked(router.id):
-            self._connect(router)
+            current = read() if read else router
+            if current.gateway or read is None:
+                self._connect(current)
 
     def disconnect(self, router: Router) -> None:
         """Remove the router's gateway leg, and with it its default route and translation.
