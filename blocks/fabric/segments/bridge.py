@@ -79,9 +79,14 @@ class Segments:
         return network.physical_bridge or marks.bridge_name(network.id)
 
     def realize(
-        self, network: Network, peers: Sequence[IPv4Address], local: IPv4Address | None
+        self,
+        network: Network,
+        peers: Sequence[IPv4Address] | None,
+        local: IPv4Address | None,
     ) -> None:
         """Make the bridge and what carries its frames, with tunnels to exactly these peers.
+
+        Without peers (None) the tunnels that there are stay.
 
         Raises:
             NotFound: The operator's bridge, or the VLANs' interface, is not there.
@@ -140,7 +145,7 @@ class Segments:
             peers: The other hosts that it is on; None means that they are not looked at.
             local: This host's underlay address.
         """
-        ends = None if peers is None else Ends.of(peers, local)
+        ends = Ends.of(peers, local)
 
         def look(ipr: IPRoute) -> list[str]:
             bridge = links.find(ipr, self.bridge(network))

@@ -40,9 +40,9 @@ class Ends:
     local: IPv4Address | None = None
 
     @classmethod
-    def of(cls, peers: Sequence[IPv4Address], local: IPv4Address | None) -> Ends:
-        """The ends of a tunnel to these peers; a host is no peer of its own."""
-        return cls(frozenset(peers) - {local}, local)
+    def of(cls, peers: Sequence[IPv4Address] | None, local: IPv4Address | None) -> Ends | None:
+        """The ends of a tunnel to these peers, if they are known; no host is its own peer."""
+        return None if peers is None else cls(frozenset(peers) - {local}, local)
 
 
 class Carrier(Protocol):
@@ -56,8 +56,11 @@ class Carrier(Protocol):
         """Whether a link in the network's bridge is the carrier's, and not a port."""
         ...
 
-    def realize(self, ipr: IPRoute, network: Network, bridge: Link, ends: Ends) -> None:
-        """Make what carries the frames, with tunnels to exactly these peers."""
+    def realize(self, ipr: IPRoute, network: Network, bridge: Link, ends: Ends | None) -> None:
+        """Make what carries the frames, with tunnels to exactly these peers.
+
+        Without ends, the tunnels that there are stay.
+        """
         ...
 
     def remove(self, ipr: IPRoute, network: Network) -> None:

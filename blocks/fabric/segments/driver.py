@@ -17,7 +17,10 @@ class SegmentDriver(Protocol):
         ...
 
     def realize(
-        self, network: Network, peers: Sequence[IPv4Address], local: IPv4Address | None
+        self,
+        network: Network,
+        peers: Sequence[IPv4Address] | None,
+        local: IPv4Address | None,
     ) -> None:
         """Make the segment as it is described, or bring it to that."""
         ...

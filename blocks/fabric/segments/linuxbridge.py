@@ -52,7 +52,7 @@ class KernelCarrier:
         devices = {device for device, _ in _KINDS.values()}
         return link.kind in devices and link.alias == self._alias(network)
 
-    def realize(self, ipr: IPRoute, network: Network, bridge: Link, ends: Ends) -> None:
+    def realize(self, ipr: IPRoute, network: Network, bridge: Link, ends: Ends | None) -> None:
         """Make the tunnels or the subinterface, in the bridge.
 
         Raises:
@@ -64,8 +64,9 @@ class KernelCarrier:
             case NetworkType.VXLAN:
                 tunnel = self._vxlan(ipr, network, ends)
                 links.settle(ipr, tunnel, mtu=network.mtu, bridge=bridge)
-                _flood_to(ipr, tunnel, {str(peer) for peer in ends.peers})
-            case NetworkType.GRE:
+                if ends is not None:
+                    _flood_to(ipr, tunnel, {str(peer) for peer in ends.peers})
+            case NetworkType.GRE if ends is not None:
                 self._gretaps(ipr, network, bridge, ends)
             case NetworkType.VLAN:
                 device = self._vlan(ipr, network)
@@ -94,21 +95,25 @@ class KernelCarrier:
     def _alias(self, network: Network) -> str:
         return self._site.alias("network", network.id)
 
-    def _vxlan(self, ipr: IPRoute, network: Network, ends: Ends) -> Link:
+    def _vxlan(self, ipr: IPRoute, network: Network, ends: Ends | None) -> Link:
         """The tunnel device, which learns addresses from what it receives.
 
         With a flood list and no control plane that would tell it where each guest is,
         that is what keeps known guests' frames from going to every peer. Guests cannot
         poison it, for nobody leaves a port with another's MAC address.
         """
-        vni = segment_of(network)
-        attributes: dict[str, Any] = {"vxlan_local": str(ends.local)} if ends.local else {}
+        vni, name = segment_of(network), marks.vxlan_name(network.id)
+        there = links.find(ipr, name)
+        if there is not None and not _starts_at(there, ends):
+            links.delete(ipr, name, self._alias(network))
+        local = ends.local if ends is not None else None
+        attributes: dict[str, Any] = {"vxlan_local": str(local)} if local else {}
         words = ["type", "vxlan", "id", str(vni), "dstport", str(VXLAN_PORT), "ttl", "64"]
-        words += ["learning", *(["local", str(ends.local)] if ends.local else [])]
+        words += ["learning", *(["local", str(local)] if local else [])]
         return self._create(
             ipr,
             network,
-            marks.vxlan_name(network.id),
+            name,
             words,
             kind="vxlan",
             vxlan_id=vni,
@@ -191,6 +196,8 @@ class KernelCarrier:
         tunnel = links.find(ipr, name)
         if tunnel is not None and ends is not None:
             wrong += _peer_differences(name, _flooded(ipr, tunnel), ends)
+            if not _starts_at(tunnel, ends):
+                wrong.append(f"{name} does not start at this host's address {ends.local}")
         return wrong
 
     def _gretap_differences(
@@ -229,6 +236,13 @@ class KernelCarrier:
 def _is_isolated(ipr: IPRoute, link: Link) -> bool:
     [message] = ipr.get_links(link.index)
     return bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_ISOLATED"))
+
+
+def _starts_at(tunnel: Link, ends: Ends | None) -> bool:
+    """Whether a VXLAN device has this host's underlay address, where one is told."""
+    if ends is None or ends.local is None:
+        return True
+    return bool(tunnel.details.get("IFLA_VXLAN_LOCAL") == str(ends.local))
 
 
 def _flooded(ipr: IPRoute, tunnel: Link) -> set[str]:

@@ -54,7 +54,7 @@ class VswitchCarrier:
         """The network's end of the veth pair."""
         return link.name == marks.vswitch_cable_names(network.id)[0]
 
-    def realize(self, ipr: IPRoute, network: Network, bridge: Link, ends: Ends) -> None:
+    def realize(self, ipr: IPRoute, network: Network, bridge: Link, ends: Ends | None) -> None:
         """Make the veth pair, and its port and the tunnels in Open vSwitch.
 
         Raises:
@@ -64,12 +64,13 @@ class VswitchCarrier:
             HostFault: Open vSwitch does not answer, or cannot do it.
         """
         switch = self._switch(network)
-        if ends.peers and network.type in _KERNEL_TUNNELS and switch.datapath == "netdev":
+        by_userspace = network.type in _KERNEL_TUNNELS and switch.datapath == "netdev"
+        if ends is not None and ends.peers and by_userspace:
             require_vswitch_underlay(ipr, self._vswitch, local_end(network, ends))
         self._cable(ipr, network, bridge, finished=switch.datapath == "netdev")
-        mark, wanted = self._mark(network), self._wanted(network, ends)
+        mark, wanted = self._mark(network), self._wanted(network, ends or Ends())
         seen = Seen.of(self._vswitch, switch.name, mark)
-        todo = steps(switch, wanted, mark, seen)
+        todo = steps(switch, wanted, mark, seen, tunnels=ends is not None)
         if not todo:
             return
         self._vswitch.change([(step.what, step.commands) for step in todo])
