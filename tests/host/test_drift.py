@@ -1,0 +1,174 @@
+"""What of a network differs from its record, on a real kernel: broken by hand, told, repaired."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from blocks import changes, marks
+from blocks.resources import Network, PortBinding, PortKind
+from blocks.settings import Settings, settings
+from tasks.drift import Drift, guest_ports, network_drift
+from tests.host.fabric_lab import Guest, Lab, ip, lab_at, wait_for
+from tests.unit.cli_store import Filled
+
+pytestmark = pytest.mark.host
+
+
+@dataclass
+class Scene:
+    """The network `lab` of a state store, with one VM, realized on a host of the test's own."""
+
+    filled: Filled
+    lab: Lab
+    here: Settings
+    guest: Guest
+
+    @property
+    def network(self) -> Network:
+        return self.filled.store.networks.get(self.filled.network.id)
+
+    @property
+    def binding(self) -> PortBinding:
+        [found] = guest_ports(self.network, self.filled.store)
+        return found.binding
+
+    @property
+    def tap(self) -> str:
+        assert self.binding.port.tap
+        return self.binding.port.tap
+
+    @property
+    def bridge(self) -> str:
+        return self.lab.fabric.segment_bridge(self.network)
+
+    @property
+    def files(self) -> Path:
+        return self.lab.directory / "networks" / self.network.id
+
+    def drift(self) -> Drift:
+        return network_drift(self.network, self.filled.store, self.lab.fabric, self.here)
+
+    def realize(self) -> None:
+        """What creating the network and its VM does, once more."""
+        fabric, store, network = self.lab.fabric, self.filled.store, self.network
+        [subnet] = store.networks.subnets(network.id)
+        [dhcp] = store.ports.list(kind=PortKind.DHCP, network_id=network.id)
+        fabric.realize_segment(network, store.networks.peers(network.id, store.host))
+        fabric.serve_dhcp(network, subnet, dhcp)
+        fabric.serve_metadata(network)
+        fabric.reserve(self.binding)
+        fabric.put_metadata(self.binding, {"meta_data.json": b"{}"})
+        fabric.plug(self.binding, None)
+        fabric.protect(self.binding)
+
+    def kill(self, pid_file: str) -> None:
+        pid = int((self.files / pid_file).read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        wait_for("the process to end", lambda: not Path(f"/proc/{pid}/cmdline").exists())
+
+
+@pytest.fixture(name="scene")
+def _scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setenv("FIFTY_HOME", str(tmp_path))
+    settings.cache_clear()
+    filled = Filled(tmp_path)
+    store, network = filled.store, filled.network
+    [subnet] = store.networks.subnets(network.id)
+    dhcp = store.ports.plan(
+        port_id=str(uuid.uuid4()),
+        tenant_id=filled.tenant,
+        network_id=network.id,
+        kind=PortKind.DHCP,
+        device_id=None,
+        host="here",
+    )
+    store.ports.give_mac(dhcp.id)
+    store.ports.give_address(dhcp.id, subnet.id)
+    instance = filled.add_vm("web")
+    [port] = store.ports.of_device(instance.id)
+    store.ports.bind(port.id, "here", ())
+    store.builds.update(instance.id, state="complete")
+    with lab_at(tmp_path) as lab:
+        lab.site = store.site
+        lab.__post_init__()
+        [found] = guest_ports(store.networks.get(network.id), store)
+        scene = Scene(filled, lab, settings(), lab.cable(found.binding))
+        scene.realize()
+        yield scene
+    store.database.dispose()
+    settings.cache_clear()
+
+
+def test_as_recorded_and_nothing_was_changed_by_the_look(scene: Scene) -> None:
+    with changes.collecting() as made:
+        assert scene.drift() == Drift(network=())
+    assert made == []
+
+
+def _nft_table(scene: Scene) -> None:
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    ours = [
+        line for line in listed.stdout.splitlines() if marks.firewall_table(scene.lab.site) in line
+    ]
+    assert ours
+    subprocess.run(["nft", "delete", *ours[0].split()], check=True)
+
+
+BREAKS: dict[str, tuple[Callable[[Scene], object], str]] = {
+    "the bridge is down": (lambda s: ip("link", "set", s.bridge, "down"), "is down"),
+    "the tap is in no bridge": (lambda s: ip("link", "set", s.tap, "nomaster"), ""),
+    "the tap's MTU": (lambda s: ip("link", "set", s.tap, "mtu", "1300"), "1300"),
+    "dnsmasq is dead": (lambda s: s.kill("dhcp/dnsmasq.pid"), "dnsmasq does not run"),
+    "its configuration": (
+        lambda s: (s.files / "dhcp" / "dnsmasq.conf").write_text("port=0\n"),
+        "configured otherwise",
+    ),
+    "the reservation": (
+        lambda s: (s.files / "dhcp" / "hosts" / s.binding.port.id).unlink(),
+        "reservation",
+    ),
+    "the metadata server is dead": (lambda s: s.kill("metadata/server.pid"), "metadata server"),
+    "the rules": (_nft_table, ""),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_each_difference_is_told_and_the_same_again_repairs_it(scene: Scene, name: str) -> None:
+    break_it, word = BREAKS[name]
+    break_it(scene)
+    lines = scene.drift().lines
+    assert lines and any(word in line for line in lines), lines
+    assert len(lines) == len(set(lines))
+    scene.realize()
+    assert scene.drift().lines == []
+
+
+def test_a_guest_that_nobody_runs(scene: Scene) -> None:
+    """A tap without carrier is told, unless the VM is known not to run, or a run is at work."""
+    scene.guest.run("ip", "link", "set", "eth0", "down")
+    wait_for("the carrier to go", lambda: not scene.lab.fabric.carrier(scene.binding.port))
+    [line] = scene.drift().lines
+    assert line == f"web (10.0.0.7): no QEMU holds {scene.tap}: the guest is cut off, or off"
+    store = scene.filled.store
+    drift = network_drift(
+        scene.network, store, scene.lab.fabric, scene.here, runs=lambda _instance: False
+    )
+    assert drift == Drift(network=())
+    build = store.builds.get(scene.binding.port.device_id or "")
+    token = store.leases.acquire(build.id, "test")
+    assert scene.drift() == Drift(network=(), under_way=("web",))
+    store.leases.release(build.id, token)
+
+
+def test_another_hosts_network_is_not_looked_at_here(scene: Scene) -> None:
+    network = scene.network.model_copy(update={"anchor_host": "elsewhere"})
+    drift = network_drift(network, scene.filled.store, scene.lab.fabric, scene.here)
+    assert drift.network is None and drift.lines == []
