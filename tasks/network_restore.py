@@ -12,15 +12,14 @@ from prefect import get_run_logger, task
 
 from blocks.changes import collecting
 from blocks.errors import Conflict, FiftyError, HostFault, NotFound, Transient
-from blocks.fabric import NetworkFabric
 from blocks.hypervisor import interface_spec
 from blocks.resources import PortBinding, Router
-from blocks.state import StateStore
 from blocks.world import World
 from tasks.drift import GuestPort, guest_ports, network_drift, port_differences, routers_of
 from tasks.network_build import NetworkBuild
 from tasks.port_bindings import binding_of
 from tasks.router_legs import refresh_router
+from tasks.segments import realize_here
 from tasks.vm_build import VmBuild
 
 #: Its journal row tells on which boot of the host the bridge was made last.
@@ -66,7 +65,7 @@ def restore_attached(subject: NetworkBuild) -> None:
         HostFault: Some ports could not be repaired; the details tell.
     """
     for router in routers_of(subject.network, subject.store):
-        _restore_router(router, subject.store, subject.fabric)
+        _restore_router(router, subject.world)
     runs, failures = _runs(subject.world), []
     for guest in guest_ports(subject.network, subject.store):
         if runs(guest.build.id) and port_differences(guest.binding, subject.fabric):
@@ -79,13 +78,13 @@ def restore_attached(subject: NetworkBuild) -> None:
         raise HostFault(f"{len(failures)} port(s) could not be repaired", details=failures)
 
 
-def _restore_router(router: Router, store: StateStore, fabric: NetworkFabric) -> None:
+def _restore_router(router: Router, world: World) -> None:
     def restore() -> None:
         legs = (*router.legs, *((router.gateway,) if router.gateway else ()))
         for leg in legs:
             # Its other networks' bridges: their own turn may come later.
-            fabric.realize_segment(leg.network)
-        refresh_router(router.id, store, fabric)
+            realize_here(leg.network, world)
+        refresh_router(router.id, world.store, world.fabric)
 
     _as_task("router", router.name, restore)
 

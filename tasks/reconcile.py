@@ -33,6 +33,7 @@ from tasks.finishing import finish
 from tasks.network_build import NETWORK_KIND
 from tasks.restoring import Restoration, is_restored
 from tasks.run import Plan
+from tasks.segments import follow_hosts
 from tasks.session import refused
 from tasks.upkeep import asked
 from tasks.vm_restore import powered_off, record_power_off
@@ -165,6 +166,7 @@ def reconcile_all(
         rows.append(
             {"kind": build.catalogue, "name": build.name, "stopped while": finding.was, **done}
         )
+    rows += _tunnels(world)
     rows += _power_states(world)
     if not rows:
         return Completed(message="no build had stopped")
@@ -176,6 +178,25 @@ def reconcile_all(
         return Failed(name="NeedsAttention", message=f"not at an end: {', '.join(left)}")
     words = ", ".join(f"{row['name']} is {row['now']}" for row in rows)
     return Completed(message=words)
+
+
+def _tunnels(world: World) -> list[dict[str, Any]]:
+    """Bring tunnels to the hosts that are there now; what fails, the next reconcile tries."""
+    try:
+        followed = follow_hosts(world)
+    except FiftyError as error:
+        get_run_logger().warning("%s", error)
+        return []
+    return [
+        {
+            "kind": "network",
+            "name": name,
+            "stopped while": "complete",
+            "now": "complete",
+            "said": "its segment on this host was not as recorded",
+        }
+        for name in followed
+    ]
 
 
 def _power_states(world: World) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, Port, PortBinding, Router
 from blocks.state import Build, StateStore
+from blocks.world import World
+from tasks.segments import realize_here
 from tasks.vm_build import VM, VmBuild
 
 step = VM.stage("N")
@@ -35,14 +37,14 @@ def remove_unused_segments(ports: list[Port], fabric: NetworkFabric, store: Stat
 
 
 @step(31, "Realize the segment", undo=remove_unused_segments)
-def realize_segments(networks: list[Network], fabric: NetworkFabric) -> list[str]:
+def realize_segments(networks: list[Network], world: World, fabric: NetworkFabric) -> list[str]:
     """Make each network's bridge and tunnel on this host, where they are not there yet.
 
     Here Neutron's Linux bridge agent does so when it sees the port's tap
     (`neutron.plugins.ml2.drivers.linuxbridge`, `ensure_bridge`).
     """
     for network in networks:
-        fabric.realize_segment(network)
+        realize_here(network, world)
     return [fabric.segment_bridge(network) for network in networks]
 
 

@@ -1,0 +1,73 @@
+"""Segments and the hosts that they join: who has to know of whom."""
+
+from __future__ import annotations
+
+from blocks.errors import Conflict, FiftyError, HostFault, NotFound
+from blocks.resources import Network
+from blocks.state import StateStore
+from blocks.world import World
+
+
+def realize_here(network: Network, world: World) -> None:
+    """Make a network's segment on this host, with tunnels to the hosts that it is on now."""
+    store = world.store
+    peers = store.networks.peers(network.id, store.host)
+    world.fabric.realize_segment(network, peers, world.settings.underlay_ip)
+
+
+def differences_here(network: Network, world: World) -> list[str]:
+    """What of a network's segment is not on this host as recorded, its peers among it."""
+    store = world.store
+    peers = store.networks.peers(network.id, store.host)
+    return world.fabric.segment_differences(network, peers, world.settings.underlay_ip)
+
+
+def follow_hosts(world: World) -> list[str]:
+    """Bring the tunnels of this host's networks to the hosts that the networks are on now.
+
+    A port that is bound on another host changes what is to be here, and nobody there can
+    do it: every host does so for itself, again and again (Neutron's agents are told by the
+    server, `l2population`).
+
+    Returns:
+        The networks of which something was changed, by name.
+
+    Raises:
+        HostFault: Some could not be brought to it; the details tell. The others were.
+    """
+    store, followed, failures = world.store, [], []
+    for build in store.builds.complete():
+        if build.catalogue != "network" or store.leases.held(build.id) is not None:
+            continue
+        try:
+            network = store.networks.get(build.id)
+            astray = _is_here(network, store) and differences_here(network, world)
+            if astray and _brought_up_to_date(build.id, world):
+                followed.append(build.name)
+        except NotFound:
+            continue  # it was deleted since it was listed
+        except FiftyError as error:
+            failures.append(f"{build.name}: {error}")
+    if failures:
+        message = f"the tunnels of {len(failures)} network(s) could not be brought up to date"
+        raise HostFault(message, details=failures)
+    return followed
+
+
+def _brought_up_to_date(network_id: str, world: World) -> bool:
+    """Under the network's lease; False where somebody else works on it right now."""
+    store = world.store
+    try:
+        token = store.leases.acquire(network_id, "repair")
+    except Conflict:
+        return False
+    try:
+        realize_here(store.networks.get(network_id), world)
+    finally:
+        store.leases.release(network_id, token)
+    return True
+
+
+def _is_here(network: Network, store: StateStore) -> bool:
+    ports = store.ports.list(network_id=network.id)
+    return network.anchor_host == store.host or any(port.host == store.host for port in ports)
