@@ -15,6 +15,7 @@ from blocks.errors import NotFound
 from blocks.state import Build, Entry, StateStore, StepState
 from tasks.step import Catalogue
 from tasks.tags import RunTags
+from tasks.topology_artifact import around
 
 PROGRESS_EVERY_S = 1.0
 _STATES = {
@@ -145,6 +146,10 @@ def render(catalogue: Catalogue, store: StateStore, build: Build) -> str:
         known = "lost" if build.plan.get("restored") and build.state == "kept" else build.state
         parts += [_NEXT[known], ""] if known in _NEXT else []
         parts += _clocks(store, build)
+    if catalogue.name == "network" and build.state == "complete":
+        # It may have been deleted since.
+        drawn = [network for network in store.networks.list() if network.id == build.id]
+        parts += [line for network in drawn for line in around(store, network)]
     parts += [
         f"Generation {build.generation}, request {cell(build.request_id)}, id {build.id}.",
         "",

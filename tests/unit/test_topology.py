@@ -15,7 +15,9 @@ import pytest
 from blocks.resources import Network, NetworkType, Pool, PortKind, Router, Subnet
 from blocks.settings import settings
 from deployments.cli.app import run
-from tasks.topology import mermaid, topology
+from tasks.network_build import NETWORK
+from tasks.summary import render
+from tasks.topology import GuestPlug, NetworkPicture, Topology, mermaid, topology
 from tests.unit.cli_store import Filled
 
 
@@ -183,3 +185,35 @@ def test_a_plain_show_needs_a_name(filled: Filled, capsys: pytest.CaptureFixture
     assert filled.network.name == "lab"
     assert run(["network", "show"]) == 1
     assert "which network" in capsys.readouterr().err
+
+
+def test_a_network_in_its_summary(filled: Filled) -> None:
+    seed(filled)
+    build, _new = filled.store.builds.open(
+        build_id=filled.network.id,
+        catalogue="network",
+        name="lab",
+        credentials="default",
+        request={"name": "lab"},
+        request_id="r",
+        flow_run_id=None,
+        policy="rollback",
+    )
+    assert "mermaid" not in render(NETWORK, filled.store, build)
+    filled.store.builds.update(build.id, state="complete")
+    text = render(NETWORK, filled.store, filled.store.builds.get(build.id))
+    [block] = re.findall(r"^```mermaid\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert block == diagram(filled, filled.tenant, filled.network)
+
+
+@pytest.mark.parametrize("name", ['a"]; click x', "`" * 5, "<script>", "a\nb", "x#y;"])
+def test_a_label_holds_whatever_it_is_given(name: str) -> None:
+    """Names are checked long before; a diagram does not depend on it."""
+    guest = GuestPlug("id", name, (), ())
+    network = Network(
+        id="n", tenant_id="t", name="net", type=NetworkType.LOCAL, zone=1, anchor_host="h"
+    )
+    drawn = mermaid(Topology((NetworkPicture(network, (), (guest,)),), ()))
+    [line] = [line for line in drawn.splitlines() if line.endswith(":::vm")]
+    [label] = re.findall(r'^  v0\["([^"`<>\n]*)"\]:::vm$', line)
+    assert re.sub(r"#(\d+);", lambda found: chr(int(found[1])), label) == name
