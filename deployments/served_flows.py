@@ -110,6 +110,7 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("change-router", DEFAULT, ("network",)),
     ServedFlow("change-floating-ip", DEFAULT, ("network",)),
     ServedFlow("change-security-group", DEFAULT, ("network",)),
+    ServedFlow("change-port", DEFAULT, ("vm", "network")),
     ServedFlow("build-image", BUILDS, ("image",)),
     ServedFlow("delete-image", DEFAULT, ("image",)),
     ServedFlow("finish-build", BUILDS, ("upkeep",)),

@@ -14,7 +14,7 @@ from blocks.marks import tap_name
 from blocks.resources import FixedIp, Port, PortKind
 from blocks.state.addresses import choose_address
 from blocks.state.database import Database
-from blocks.state.tables import AddressRow, PortGroupRow, PortRow, SubnetRow
+from blocks.state.tables import AddressRow, NetworkRow, PortGroupRow, PortRow, SubnetRow
 
 #: Neutron's `base_mac`.
 MAC_PREFIX = "fa:16:3e"
@@ -37,15 +37,18 @@ class Ports:
         device_id: str | None,
         index: int = 0,
         host: str | None = None,
-        port_security: bool = True,
+        port_security: bool | None = None,
     ) -> Port:
         """Record a port: its mark and tap name chosen, no MAC and no address yet.
 
-        The same id again gives back what is recorded.
+        The same id again gives back what is recorded. Port security is as the network
+        has it, unless said otherwise.
         """
         with self._database.write() as session:
             row = session.get(PortRow, port_id)
             if row is None:
+                if port_security is None:
+                    port_security = session.get_one(NetworkRow, network_id).port_security
                 row = PortRow(
                     id=port_id,
                     tenant_id=tenant_id,
