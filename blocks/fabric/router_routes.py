@@ -35,8 +35,9 @@ def wanted(router: Router, *, connected: bool) -> dict[IPv4Network, IPv4Address]
             external network waits.
 
     Raises:
-        InvalidRequest: A route whose next hop is in none of the router's networks, a
-            second one to the same destination, or a default route.
+        InvalidRequest: A route whose next hop is in none of the router's networks, or is
+            the router itself or nobody's, a second one to the same destination, or a
+            default route.
     """
     chosen: dict[IPv4Network, IPv4Address] = {}
     outer = router.gateway.subnet.cidr if router.gateway else None
@@ -48,6 +49,12 @@ def wanted(router: Router, *, connected: bool) -> dict[IPv4Network, IPv4Address]
                 f"no network of the router {router.name} leads to {route.nexthop}, "
                 f"the next hop to {route.destination}",
                 hint="add an interface in its network first, or remove the route",
+            )
+        if route.nexthop in _nobodys(router):
+            raise InvalidRequest(
+                f"the next hop to {route.destination}, {route.nexthop}, is the router "
+                f"{router.name} itself, or no host's address",
+                hint="give the address of the other router",
             )
         if route.destination.prefixlen == 0:
             raise InvalidRequest(
@@ -62,6 +69,13 @@ def wanted(router: Router, *, connected: bool) -> dict[IPv4Network, IPv4Address]
         if not inside and not connected:
             del chosen[route.destination]
     return chosen
+
+
+def _nobodys(router: Router) -> set[IPv4Address]:
+    legs = [*router.legs, *([router.gateway] if router.gateway else [])]
+    own = {fixed.address for leg in legs for fixed in leg.port.addresses}
+    ends = {leg.subnet.cidr.network_address for leg in legs}
+    return own | ends | {leg.subnet.cidr.broadcast_address for leg in legs}
 
 
 def set_routes(ipr: IPRoute, routes: dict[IPv4Network, IPv4Address], namespace: str) -> None:

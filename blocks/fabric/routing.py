@@ -127,7 +127,10 @@ class Routing:
         wanted = [self._inner(router, leg) for leg in router.legs]
         if router.gateway:
             wanted.append(self._outer(router, router.gateway))
-        routes = router_routes.wanted(router, connected=connected)
+        try:
+            routes = router_routes.wanted(router, connected=connected)
+        except InvalidRequest as error:
+            return [error.message]
 
         def look(ipr: IPRoute) -> list[str]:
             wrong = [text for leg in wanted for text in legs.differences(ipr, leg)]

@@ -29,6 +29,9 @@ def test_what_leads_over_the_outside_waits_for_the_gateway() -> None:
     ("routes", "says"),
     [
         ([("10.7.0.0/24", "10.9.0.9")], "no network of the router"),
+        ([("10.7.0.0/24", "10.6.0.1")], "the router router itself"),
+        ([("10.7.0.0/24", "198.51.100.10")], "the router router itself"),
+        ([("10.7.0.0/24", "10.6.0.255")], "no host's address"),
         ([("0.0.0.0/0", "10.6.0.9")], "default route"),
         ([("10.7.0.0/24", "10.6.0.9"), ("10.7.0.0/24", "10.6.0.8")], "two routes"),
     ],
