@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field, StringConstraints
 
 from blocks.resources.base import NAME_PATTERN, PATTERNS
+from blocks.resources.network_requests import NO_IPV6
 
 _PATTERN = NAME_PATTERN.removesuffix("$") + r"(:[0-9A-Fa-f:.]{2,39})?$"
 PATTERNS[_PATTERN] = "a network's name, or NAME:ADDRESS with an IPv4 address"
@@ -48,7 +49,7 @@ def parse_nic(text: str) -> Nic:
         IPv6Address(address)
     except AddressValueError:
         raise ValueError(f"{address!r} is not an IPv4 address") from None
-    raise ValueError("IPv6 is not supported: give an IPv4 address")
+    raise ValueError(f"{NO_IPV6}: give an IPv4 address")
 
 
 def nics_of(networks: Sequence[str], first_address: IPv4Address | None) -> tuple[Nic, ...]:

@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from blocks.resources.base import HostName, ResourceName
 from blocks.resources.form import CredentialsName, FileMode, Form
+from blocks.resources.network_requests import Address
 from blocks.resources.nics import NetworkChoice, Nic, nics_of, parse_nic
 
 #: Nova's limit for user data, before base64.
@@ -118,7 +119,7 @@ class VmRequest(Form):
         description="Their names (`fifty network list`), or `NAME:ADDRESS` to choose its address "
         "there: an interface for each, in this order.",
     )
-    fixed_ip: IPv4Address | None = Field(
+    fixed_ip: Address | None = Field(
         default=None,
         title="Fixed IP",
         description="Its IPv4 address in the first network, where that is given without one; "

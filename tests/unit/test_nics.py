@@ -47,6 +47,7 @@ def test_the_firsts_address_by_itself() -> None:
         ([":10.0.0.9"], {}, "NAME:ADDRESS"),
         (["a:10.0.0.9\n"], {}, "NAME:ADDRESS"),
         (["a:10.0.0.9"], {"fixed_ip": "10.0.0.8"}, "fixed_ip: is given beside 'a:10.0.0.9'"),
+        (["a"], {"fixed_ip": "2001:db8::1"}, "fixed_ip: IPv6 is not supported"),
         ([], {}, "networks"),
     ],
 )
