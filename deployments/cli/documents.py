@@ -211,6 +211,8 @@ def floating_ip(store: StateStore, thing: FloatingIp) -> dict[str, Any]:
     owner = port.device_id if port is not None else None
     return {
         **thing.model_dump(mode="json"),
+        # As in OpenStack, which has no names for them either.
+        "name": str(thing.address),
         "network": store.networks.get(thing.network_id).name,
         "router": store.routers.get(thing.router_id).name if thing.router_id else None,
         "vm": store.instances.get(owner).name if owner else None,

@@ -9,6 +9,7 @@ from ipaddress import IPv4Network
 from sqlalchemy import text
 
 from blocks.resources import (
+    FloatingIp,
     Image,
     ImageFormat,
     Instance,
@@ -30,7 +31,7 @@ from deployments.tenants import create_tenant, issue_token
 _TABLES = (
     *("addresses", "claims", "images", "instances", "key_pairs", "leases", "networks", "ports"),
     *("port_groups", "quota_claims", "quotas", "routers", "security_groups", "segments"),
-    *("subnets", "tenants", "tokens", "volumes"),
+    *("subnets", "tenants", "tokens", "volumes", "floating_ips", "security_group_rules"),
 )
 _PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBBZ4gUVa6xjb0V5JnTlAoq1J1kA5bK8gqcVfDQmQJ1S x"
 
@@ -58,6 +59,9 @@ class Tenancy:
             issue_token(self.store, tenant, role, block)
         self.network = self._network()
         self.router = self._router()
+        self.group = str(uuid.uuid4())
+        self.store.groups.create(self.group, self.owner.id, "theirs-group")
+        self.floating = self._floating_ip()
         self.image = self._image()
         self.store.keys.put(self.owner.id, "theirs-key", _PUBLIC_KEY, None)
         self.vm = self._vm()
@@ -66,9 +70,10 @@ class Tenancy:
         """The id and the name of one of the owner's things."""
         if kind == "key":
             return "theirs-key", "theirs-key"
-        if kind == "group":
-            [group] = self.store.groups.list(self.owner.id)
-            return group.id, group.id
+        if kind in ("group", "security-group"):
+            return self.group, "theirs-group"
+        if kind in ("floating", "floating-ip"):
+            return self.floating.id, str(self.floating.address)
         thing = getattr(self, kind)
         return thing.id, thing.name
 
@@ -140,6 +145,32 @@ class Tenancy:
         )
         self.store.routers.create(router)
         return router
+
+    def _floating_ip(self) -> FloatingIp:
+        """One in an external network, which everybody sees."""
+        world = self.store.networks.create(
+            Network(
+                id=str(uuid.uuid4()),
+                tenant_id=self.owner.id,
+                name="world",
+                type=NetworkType.FLAT,
+                external=True,
+                zone=1,
+                anchor_host=self.store.host,
+            )
+        )
+        cidr = IPv4Network("10.93.0.0/24")
+        self.store.networks.add_subnet(
+            Subnet(
+                id=str(uuid.uuid4()),
+                network_id=world.id,
+                cidr=cidr,
+                gateway=cidr[1],
+                pools=(Pool(first=cidr[2], last=cidr[-2]),),
+                dhcp=False,
+            )
+        )
+        return self.store.floating_ips.create(str(uuid.uuid4()), self.owner.id, world.id)
 
     def _image(self) -> Image:
         image = Image(

@@ -39,6 +39,9 @@ REFUSING: Mapping[str, tuple[str, ...]] = {
     "vm start": ("{vm}",),
     "vm resume": ("{vm}",),
     "vm rollback": ("{vm}",),
+    "vm attach-interface": ("{vm} {network}",),
+    "vm detach-interface": ("{vm} 10.91.0.2",),
+    "vm set-interface": ("{vm} 10.91.0.2 --security-group {group}",),
     "network create": ("mine --cidr 10.92.0.0/24 --router mine --external-network {network}",),
     "network show": ("{network}",),
     "network delete": ("{network}",),
@@ -46,14 +49,27 @@ REFUSING: Mapping[str, tuple[str, ...]] = {
     "router add-interface": ("{router} {network}", "own-router {network}"),
     "router set-gateway": ("{router} {network}", "own-router {network}"),
     "router clear-gateway": ("{router}",),
+    "router remove-interface": ("{router} {network}", "own-router {network}"),
+    "router set-routes": ("{router} --route 10.7.0.0/16=10.91.0.9",),
     "router delete": ("{router}",),
+    "floating-ip create": ("{network}",),
+    "floating-ip attach": ("{floating} {vm}",),
+    "floating-ip detach": ("{floating}",),
+    "floating-ip delete": ("{floating}",),
+    "security-group show": ("{group}",),
+    "security-group add-rule": ("{group} --protocol tcp", "own-group --remote-group {group}"),
+    "security-group remove-rule": ("{group} 5a5a5a5a-0000-4000-8000-000000000001",),
+    "security-group delete": ("{group}",),
     "image show": ("{image}",),
     "image delete": ("{image}",),
 }
 #: Commands that list: what is another tenant's is not in the list.
-LISTING = ("vm list", "network list", "router list", "image list", "key list")
+LISTING = (
+    *("vm list", "network list", "router list", "image list", "key list"),
+    *("floating-ip list", "security-group list"),
+)
 #: Commands that give a name: the same name as another tenant's is a thing of one's own.
-NAMING = ("router create", "key create", "image build")
+NAMING = ("router create", "key create", "image build", "security-group create")
 #: Commands about the whole site, for who is root here.
 FOR_ROOT = (
     *("init", "audit", "reconcile", "serve", "env", "stats"),
@@ -88,6 +104,18 @@ REFUSING_FLOWS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"action": "add-interface", "name": "own-router", "network": "{network}"},
         {"action": "delete", "name": "{router}"},
     ),
+    "change-floating-ip": (
+        {"action": "attach", "name": "{floating}", "vm": "{vm}"},
+        {"action": "create", "network": "{network}"},
+    ),
+    "change-security-group": (
+        {"action": "add-rule", "name": "own-group", "remote_group": "{group}"},
+        {"action": "delete", "name": "{group}"},
+    ),
+    "change-port": (
+        {"action": "attach", "name": "{vm}", "network": "{network}"},
+        {"action": "detach", "name": "{vm}", "port": "10.91.0.2"},
+    ),
     "delete-image": ({"name": "{image}"},),
     "refresh-images": ({"names": ["{image}"]},),
 }
@@ -110,7 +138,9 @@ def _tenancy(session_directory: Path, prefect_server: str) -> Iterator[Tenancy]:
         site = initialize(here, prefect_server)
         sessions.note_site(session_directory, site.site)
         tenancy = Tenancy(here)
-        assert run(["router", "create", "own-router", "--credentials", "other"]) == 0
+        for kind in ("router", "security-group"):
+            own = f"own-{kind.rpartition('-')[2]}"
+            assert run([kind, "create", own, "--credentials", "other"]) == 0
         yield tenancy
         # While the server is there: at the process's end it is not.
         APILogHandler().flush()
@@ -132,7 +162,7 @@ def _all_commands() -> set[str]:
 
 def _filled(template: Any, tenancy: Tenancy, which: int) -> Any:  # noqa: ANN401
     """A template with a foreign id (0), a foreign name (1), or what nobody has (2)."""
-    kinds = ("vm", "network", "router", "image", "key", "group")
+    kinds = ("vm", "network", "router", "image", "key", "group", "floating")
     names = {kind: (*tenancy.names(kind), f"no-such-{kind}")[which] for kind in kinds}
     if isinstance(template, str):
         return template.format(**names)
@@ -143,7 +173,7 @@ def _filled(template: Any, tenancy: Tenancy, which: int) -> Any:  # noqa: ANN401
 
 def _neutral(said: str, tenancy: Tenancy) -> str:
     """What was said, with the names that were asked for left out."""
-    kinds = ("vm", "network", "router", "image", "key", "group")
+    kinds = ("vm", "network", "router", "image", "key", "group", "floating")
     words = {word for kind in kinds for word in (*tenancy.names(kind), f"no-such-{kind}")}
     for word in sorted(words, key=len, reverse=True):
         said = said.replace(word, "X")
@@ -206,7 +236,8 @@ def test_a_list_shows_no_others(
         code, listed = _run(capsys, *command.split(), *options, "--credentials", block)
         assert code == 0
         assert (tenancy.names(kind)[1] in [item["name"] for item in listed]) is seen
-        assert ("theirs" in str(listed)) is seen
+        word = tenancy.names(kind)[1] if kind == "floating-ip" else "theirs"
+        assert (word in str(listed)) is seen
         if options:
             assert {"owner"} <= {item["tenant"] for item in listed}
     code, refusal = _run(capsys, *command.split(), "--all-tenants", "--credentials", "owner")
