@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from blocks.fabric import connections, run_in
 from blocks.resources import FirewallRule, Route, Router
 from tests.host.fabric_lab import ANY_EGRESS, Guest, Lab, Net, Wire, ip, lab_at
 from tests.host.fabric_talks import floating, given, talk
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.host
 
@@ -207,6 +210,34 @@ def test_connecting_again_changes_nothing_and_cuts_nothing(lab: Lab, outside: Ne
         assert inward.goes_on()
         assert outward.goes_on()
         assert hairpin.goes_on()
+
+
+def _somebody_waits_for_a_lock() -> bool:
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and str(os.getpid()) in line.split() for line in lines)
+
+
+def test_two_changes_at_once_do_not_undo_each_other(lab: Lab, outside: Net) -> None:
+    """The second one is recorded, and begins, when the first has read the record already."""
+    net = lab.net()
+    one, two = guest(lab, net, 11), guest(lab, net, 12)
+    bare = lab.router(net, outside=outside)
+    pair = (floating(outside, 20, one), floating(outside, 21, two))
+    with_one = bare.model_copy(update={"floating_ips": pair[:1]})
+    with_both = bare.model_copy(update={"floating_ips": pair})
+    second = threading.Thread(target=lab.fabric.follow_router, args=(bare.id, lambda: with_both))
+
+    def read() -> Router:
+        second.start()
+        eventually(lambda: _somebody_waits_for_a_lock() or not second.is_alive(), "second change")
+        return with_one
+
+    # The thread is in this test's namespace, as it is started from here.
+    lab.fabric.follow_router(bare.id, read)
+    second.join()
+    assert lab.fabric.router_differences(with_both) == []
+    assert reaches(outside, FLOATING)
+    assert reaches(outside, SECOND)
 
 
 def test_what_was_killed_before_it_cut_cuts_when_it_is_repeated(
