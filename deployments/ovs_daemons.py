@@ -1,4 +1,4 @@
-"""Open vSwitch's daemons: use what runs, else start ovsdb-server and ovs-vswitchd ourselves.
+"""Open vSwitch's daemons: use what runs, ask systemd where it is, else start them ourselves.
 
 Only where they are wanted (FIFTY_OPENVSWITCH=own). Like libvirt's they serve the whole
 host (`shared_daemons`); who leaves last stops them, but not while they hold a bridge.
@@ -24,6 +24,8 @@ _SHARED = SharedDirectory(OWN_DIRECTORY)
 #: In the order in which they are started.
 _DAEMONS = ("ovsdb-server", "ovs-vswitchd")
 _START_S = 60.0
+#: Debian's and Ubuntu's.
+_UNIT = "openvswitch-switch.service"
 
 
 def use(home: Path) -> list[str]:
@@ -45,6 +47,12 @@ def use(home: Path) -> list[str]:
         if not ours() and Vswitch(SYSTEM_DIRECTORY).answers():
             shutil.rmtree(OWN_DIRECTORY)
             return []
+        if Path("/run/systemd/system").is_dir():
+            # The system's own from here on: not stopped by us.
+            run("systemctl", "start", _UNIT, timeout_s=_START_S)
+            record(f"Started {_UNIT}", f"systemctl start {_UNIT}")
+            shutil.rmtree(OWN_DIRECTORY)
+            return [_UNIT]
         started = start(OWN_DIRECTORY)
         _SHARED.add_user(home)
         return started

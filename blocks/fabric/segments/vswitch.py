@@ -105,7 +105,9 @@ class Vswitch:
     def about(self, column: str) -> set[str]:
         """A set of the one row of table Open_vSwitch: `iface_types`, `datapath_types`."""
         [[row]] = self.ask(Query("Open_vSwitch", (column,)))
-        return set(row[column])
+        found = row[column]
+        # A set of one is written as that one (RFC 7047, section 5.1).
+        return set(found) if isinstance(found, list) else {found}
 
     def bridge_of(self, interface: str) -> str | None:
         """The bridge that an interface is in; None where it is in none."""
