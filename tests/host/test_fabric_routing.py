@@ -294,7 +294,14 @@ def test_metadata_is_for_asking_and_for_nothing_else(lab: Lab) -> None:
     told(lab, asker, "one")
     secret = lab.directory / "networks" / net.network.id / "metadata" / "secret"
     secret.write_text("secret")
-    assert fetch(asker, "/openstack")[1].split() == [b"latest"]
+    assert fetch(asker, "/openstack")[1].split()[-1] == b"latest"
+    assert fetch(asker, "/openstack/latest/")[1].split() == [
+        b"meta_data.json",
+        b"network_data.json",
+        b"password",
+        b"user_data",
+    ]
+    assert fetch(asker, "/openstack/latest/password") == (200, b"")
     for path in (
         "/openstack/latest/vendor_data.json",
         "/openstack/latest/../../secret",
