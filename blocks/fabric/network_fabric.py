@@ -16,13 +16,12 @@ from blocks.fabric.outside import Outside
 from blocks.fabric.ports import Ports
 from blocks.fabric.proof import Proof
 from blocks.fabric.routing import Routing
+from blocks.fabric.segment_face import SegmentFace
 from blocks.fabric.segments import Segments, Vswitch
 from blocks.fabric.site import Site
 from blocks.inventory import Found
 from blocks.resources import (
     Network,
-    NetworkDriver,
-    NetworkType,
     Port,
     PortBinding,
     Router,
@@ -30,7 +29,7 @@ from blocks.resources import (
 )
 
 
-class NetworkFabric:
+class NetworkFabric(SegmentFace):
     """Segments, DHCP, routers, metadata, taps and their firewall on this host.
 
     Every method may be called again, by several threads and processes at once; what is
@@ -58,77 +57,6 @@ class NetworkFabric:
         self._ports = Ports(self._site, self._segments)
         self._firewall = Firewall(self._site)
         self._inventory = Inventory(self._site, self._dhcp, self._firewall, self._vswitch)
-
-    def check(self, network: Network) -> None:
-        """Refuse a network that this host cannot realize.
-
-        Raises:
-            Unsupported: The kernel lacks something; the message names it.
-            InvalidRequest: The network's description is not complete.
-        """
-        self._segments.check(network)
-
-    def choose_driver(self, kind: NetworkType) -> NetworkDriver:
-        """The driver by which this host can do networks of a type, asked of kernel and OVS.
-
-        Raises:
-            Unsupported: None can; what is missing for each, and what would bring it.
-        """
-        return self._segments.choose(kind)
-
-    def realize_segment(
-        self,
-        network: Network,
-        peers: Sequence[IPv4Address] | None = None,
-        local: IPv4Address | None = None,
-    ) -> None:
-        """Make a network's bridge, and what carries its frames to the other hosts.
-
-        Again with other peers it brings the tunnels to exactly these.
-
-        Args:
-            network: The network.
-            peers: The underlay addresses of the other hosts it is on; None leaves the
-                tunnels that there are.
-            local: This host's underlay address.
-
-        Raises:
-            NotFound: The operator's bridge, or the VLANs' interface, is not there.
-            Conflict: The segment id, or a name, is taken by something that is not ours.
-            Unsupported: Open vSwitch's userspace datapath does not hold `local`.
-            HostFault: There are peers and no `local`; or Open vSwitch does not answer.
-        """
-        self._segments.realize(network, peers, local)
-
-    def remove_segment(self, network: Network) -> bool:
-        """Remove a network's bridge and tunnel, unless something is plugged into it.
-
-        Returns:
-            Whether it is gone; an operator's bridge is none of ours, and stays.
-        """
-        gone = self._segments.remove(network)
-        if gone:
-            self._firewall.forget_network(network)
-        return gone
-
-    def segment_differences(
-        self,
-        network: Network,
-        peers: Sequence[IPv4Address] | None = None,
-        local: IPv4Address | None = None,
-    ) -> list[str]:
-        """What of bridge, tunnels or VLAN is not as `realize_segment` makes it, in words.
-
-        Args:
-            network: The network.
-            peers: The other hosts it is on; None means that they are not looked at.
-            local: This host's underlay address.
-        """
-        return self._segments.differences(network, peers, local)
-
-    def segment_bridge(self, network: Network) -> str:
-        """The name of the bridge that the network's taps are in."""
-        return self._segments.bridge(network)
 
     def serve_dhcp(self, network: Network, subnet: Subnet, dhcp_port: Port) -> None:
         """Make the network's DHCP namespace with its leg, and run dnsmasq in it.
