@@ -105,7 +105,11 @@ def test_no_value_is_taken_for_more_than_one() -> None:
 
 def test_a_host_is_no_peer_of_its_own() -> None:
     one, two = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
-    assert Ends.of([one, two], one).peers == {two}
+    ends = Ends.of([one, two], one)
+    assert ends is not None
+    assert ends.peers == {two}
+    # Not told is not the same as none.
+    assert Ends.of(None, one) is None
 
 
 def test_names_fit_into_a_link_name_and_differ_by_peer() -> None:
