@@ -36,6 +36,7 @@ from tasks.request_checks import (
     wrong_secret,
 )
 from tasks.vm_build import VM
+from tasks.vm_floating_ip import check_floating_ip
 
 step = VM.stage("A")
 
@@ -170,10 +171,14 @@ def resolve_networks(caller: Caller, draft: Draft, store: StateStore) -> list[st
 
     Here Nova's API asks Neutron (`nova.network.neutron.API.validate_networks`).
     """
-    if draft.valid("floating"):
-        raise Unsupported("floating: floating IPs are not there yet", hint="leave `floating` out")
     names = draft.valid("networks")
-    return None if names is None else usable_networks(caller, draft, store)
+    if names is None:
+        return None
+    found = usable_networks(caller, draft, store)
+    if draft.valid("floating"):
+        with about("floating"):
+            check_floating_ip(caller, found, store)
+    return found
 
 
 @step(8, "Resolve key pair and security groups")

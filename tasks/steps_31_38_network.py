@@ -9,11 +9,12 @@ from typing import Any
 from blocks.errors import HostFault
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
-from blocks.resources import Network, Port, PortBinding, Router
+from blocks.resources import Network, Port, PortBinding, Router, VmRequest
 from blocks.state import Build, StateStore
 from blocks.world import World
 from tasks.segments import realize_here
 from tasks.vm_build import VM, VmBuild
+from tasks.vm_floating_ip import give_floating_ip, take_floating_ips
 
 step = VM.stage("N")
 
@@ -100,23 +101,39 @@ def realize_routers(
 
 
 def disconnect_cleared_gateways(
-    routers: list[Router], fabric: NetworkFabric, store: StateStore
+    build: Build,
+    ports: list[Port],
+    routers: list[Router],
+    fabric: NetworkFabric,
+    store: StateStore,
 ) -> None:
-    """Disconnect the routers whose gateway was cleared while this build was under way."""
+    """Detach the floating IPs, and leave gateways that were cleared while this was under way."""
+    take_floating_ips(build, ports, store, fabric)
     for router in routers:
         if router.host == store.host and router.gateway is None:
             fabric.disconnect_outside(router)
 
 
 @step(34, "Connect the outside", undo=disconnect_cleared_gateways)
-def connect_outside(routers: list[Router], fabric: NetworkFabric, store: StateStore) -> list[str]:
-    """Connect each router's gateway leg, with source NAT for what goes out.
+def connect_outside(
+    build: Build,
+    request: VmRequest,
+    ports: list[Port],
+    routers: list[Router],
+    fabric: NetworkFabric,
+    store: StateStore,
+) -> list[str]:
+    """Connect each router's gateway leg, with source NAT; and the floating IP asked for.
 
-    Here Neutron's L3 agent does (`neutron.agent.l3.router_info.external_gateway_added`).
+    Here Neutron's L3 agent does (`neutron.agent.l3.router_info.external_gateway_added`,
+    `process_floating_ip_addresses`).
     """
     connected = [router for router in routers if router.gateway and router.host == store.host]
     for router in connected:
         fabric.connect_outside(router)
+    # When a VM is brought back after a reboot, its floating IP is where its tenant has it now.
+    if request.floating and build.state == "building":
+        give_floating_ip(build, ports[0], store, fabric)
     return [router.name for router in connected]
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from blocks.resources.base import HostName, ResourceName
 from blocks.resources.form import CredentialsName, FileMode, Form
@@ -185,8 +184,11 @@ class VmRequest(Form):
     different_host: tuple[HostName, ...] = Field(
         default=(), title="Other host than", description="Not on a host of these VMs."
     )
-    # Refused by step 7 as long as there are none; no field of the form until then.
-    floating: SkipJsonSchema[bool] = Field(default=False, description="also a floating IP")
+    floating: bool = Field(
+        default=False,
+        title="Floating IP",
+        description="Also an address outside that leads to it.",
+    )
     request_id: str | None = Field(
         default=None,
         max_length=128,

@@ -33,6 +33,7 @@ from blocks.world import World
 from tasks import floating_ip_actions, router_actions, security_group_actions
 from tasks.draft import describe_all, refusal, valid_part
 from tasks.network_request import problems
+from tasks.router_legs import add_interface
 
 HERE = "here"
 
@@ -128,7 +129,7 @@ class Site:
         router = Router(id=str(uuid.uuid4()), tenant_id=inside.tenant_id, name=name, host=HERE)
         self.store.routers.create(router)
         [subnet] = self.store.networks.subnets(inside.id)
-        router_actions.add_interface(router, inside, subnet, self.store)
+        add_interface(router, inside, subnet, self.store)
         if outside is not None:
             [subnet] = self.store.networks.subnets(outside.id)
             port = self._port(router.tenant_id, outside, PortKind.ROUTER_GATEWAY, router.id)

@@ -89,10 +89,10 @@ def test_the_peers_of_a_network_are_the_other_hosts_that_it_is_on(site: Site) ->
     assert store.networks.peers(network.id, "here") == []
     # Its anchor is one, with or without a port.
     assert store.networks.peers(network.id, "there") == [IPv4Address("192.0.2.1")]
-    for host in ("there", "alone"):
-        port = site.guest(site.mine, network, "10.0.0.30" if host == "there" else "10.0.0.31")
-        store.ports.bind(port, host, [])
-        site.guest(site.mine, site.plain, "10.3.0.30" if host == "there" else "10.3.0.31")
+    for place, last in (("there", 30), ("alone", 31)):
+        port = site.guest(site.mine, network, f"10.0.0.{last}")
+        store.ports.bind(port, place, [])
+        site.guest(site.mine, site.plain, f"10.3.0.{last}")
     assert store.networks.peers(network.id, "here") == [IPv4Address("192.0.2.2")]
     assert store.networks.peers(network.id, "elsewhere") == [
         IPv4Address("192.0.2.1"),
