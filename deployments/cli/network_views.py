@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from blocks.errors import InvalidRequest
 from blocks.fabric import NetworkFabric
 from blocks.resources import Network
 from blocks.settings import settings
@@ -109,15 +108,16 @@ def draw(scope: Scope, name: str | None, *, json: bool) -> None:
         output.say(mermaid(picture).rstrip())
 
 
-def require_name(name: str | None) -> str:
-    """The name that a plain `show` needs.
+def require_name(name: str | None, *, check: bool, topology: bool) -> None:
+    """Check what is to be shown.
 
     Raises:
-        InvalidRequest: There is none.
+        WrongUsage: No network where one is needed, or two views at once.
     """
-    if name is None:
-        raise InvalidRequest(
+    if check and topology:
+        raise output.WrongUsage("--check and --topology are two views", "ask for one of them")
+    if name is None and not (check or topology):
+        raise output.WrongUsage(
             "which network is to be shown?",
-            hint="give its name; `--check` and `--topology` do without one, for all networks",
+            "give its name; `--check` and `--topology` do without one, for all networks",
         )
-    return name

@@ -71,13 +71,14 @@ def show(
         check: Compare the host with the record, and tell the differences.
         topology: Draw its routers and VMs: a tree on a terminal, else Mermaid.
     """
+    network_views.require_name(name, check=check, topology=topology)
     scope = open_scope(credentials)
     if check:
         return network_views.check(scope, network_views.networks_of(scope, name), json=json)
     if topology:
         network_views.draw(scope, name, json=json)
-    else:
-        tell(network_views.require_name(name), credentials, json=json)
+    elif name is not None:
+        tell(name, credentials, json=json)
     return 0
 
 

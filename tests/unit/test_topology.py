@@ -183,8 +183,10 @@ def test_mermaid_for_a_file_and_json(filled: Filled, capsys: pytest.CaptureFixtu
 
 def test_a_plain_show_needs_a_name(filled: Filled, capsys: pytest.CaptureFixture[str]) -> None:
     assert filled.network.name == "lab"
-    assert run(["network", "show"]) == 1
+    assert run(["network", "show"]) == 2
     assert "which network" in capsys.readouterr().err
+    assert run(["network", "show", "lab", "--check", "--topology"]) == 2
+    assert "two views" in capsys.readouterr().err
 
 
 def test_a_network_in_its_summary(filled: Filled) -> None:
