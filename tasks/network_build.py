@@ -56,9 +56,12 @@ class NetworkBuild(BuildSubject):
 
     @property
     def router(self) -> Router | None:
-        """The router that it is attached to, or is to be (from step 6 on)."""
+        """The router that it is attached to, or is to be (from step 6 on); None once it is gone."""
         router_id = self.plan.get("router")
-        return self.store.routers.get(router_id) if router_id else None
+        try:
+            return self.store.routers.get(router_id) if router_id else None
+        except NotFound:
+            return None
 
 
 NETWORK = Catalogue("network", NetworkBuild)
