@@ -14,8 +14,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from blocks.errors import FiftyError, InvalidRequest, Unsupported
 from blocks.resources import VmRequest
+from blocks.resources.address_forms import NO_IPV6
 from blocks.resources.base import PATTERNS
-from blocks.resources.network_requests import NO_IPV6
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 

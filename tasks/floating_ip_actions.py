@@ -9,7 +9,7 @@ from ipaddress import AddressValueError, IPv4Address
 from blocks.changes import record
 from blocks.errors import Conflict, InvalidRequest, NotFound
 from blocks.resources import FloatingIp, FloatingIpRequest, Port, PortKind
-from blocks.resources.network_requests import NO_IPV6
+from blocks.resources.address_forms import NO_IPV6
 from blocks.state import Caller, StateStore
 from blocks.world import World
 from tasks.policy import allows

@@ -1,5 +1,6 @@
 """What Fifty Steps works on, as pydantic models: validated at the border, trusted inside."""
 
+from blocks.resources.address_forms import RouteForm
 from blocks.resources.compute import (
     Clocks,
     Flavor,
@@ -34,7 +35,6 @@ from blocks.resources.network_requests import (
     FloatingIpRequest,
     NetworkRequest,
     PortRequest,
-    RouteForm,
     RouterRequest,
     SecurityGroupRequest,
 )

@@ -12,8 +12,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from blocks.resources.address_forms import NO_IPV6
 from blocks.resources.base import NAME_PATTERN, PATTERNS
-from blocks.resources.network_requests import NO_IPV6
 
 _PATTERN = NAME_PATTERN.removesuffix("$") + r"(:[0-9A-Fa-f:.]{2,39})?$"
 PATTERNS[_PATTERN] = "a network's name, or NAME:ADDRESS with an IPv4 address"

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
+from blocks.resources.address_forms import Address
 from blocks.resources.base import HostName, ResourceName
 from blocks.resources.form import CredentialsName, FileMode, Form
-from blocks.resources.network_requests import Address
 from blocks.resources.nics import NetworkChoice, Nic, nics_of, parse_nic
 
 #: Nova's limit for user data, before base64.

@@ -1,0 +1,59 @@
+"""Addresses as callers give them: IPv4 alone, and what may be meant where one is wrong."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, ip_network
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from blocks.resources.form import Form
+
+#: In every refusal of IPv6, which makes it `Unsupported` (`tasks.draft.refusal`).
+NO_IPV6 = "IPv6 is not supported"
+
+
+def _refuse_ipv6(value: object) -> object:
+    """Say so where an IPv6 address or network is given; what is neither is left to pydantic."""
+    try:
+        version = ip_network(str(value), strict=False).version
+    except ValueError:
+        return value
+    if version != 4:
+        raise ValueError(f"{NO_IPV6}; give an IPv4 address")
+    return value
+
+
+def _refuse_host_bits(value: object) -> object:
+    """Say what may be meant by a network with host bits; the rest is left to pydantic."""
+    try:
+        meant = IPv4Network(str(value), strict=False)
+    except ValueError:
+        return value
+    if str(meant.network_address) != str(value).split("/", maxsplit=1)[0]:
+        raise ValueError(f"has host bits set; {meant} is meant?")
+    return value
+
+
+def _listed(value: object) -> object:
+    """One text where several may be."""
+    return (value,) if isinstance(value, str) else value
+
+
+Address = Annotated[IPv4Address, BeforeValidator(_refuse_ipv6)]
+#: An IPv4 network without host bits.
+Cidr = Annotated[IPv4Network, BeforeValidator(_refuse_host_bits), BeforeValidator(_refuse_ipv6)]
+#: A subnet's CIDR as it was typed: what is wrong with it is told with what may be meant.
+CidrText = Annotated[str, Field(max_length=64), BeforeValidator(_refuse_ipv6)]
+Pools = Annotated[
+    tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=16), BeforeValidator(_listed)
+]
+
+
+class RouteForm(Form):
+    """A static route."""
+
+    destination: Cidr = Field(
+        title="To", description="The network that it leads to, such as `10.1.0.0/16`."
+    )
+    nexthop: Address = Field(title="By", description="The address of whoever forwards there.")
