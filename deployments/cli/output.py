@@ -32,6 +32,10 @@ class Refusal(Exception):
         self.exit_code = exit_code
 
 
+class Terminated(BaseException):
+    """SIGTERM came. Where a flow was at work it has come to rest; its build can be gone on with."""
+
+
 def plain(text: object) -> str:
     r"""Text with everything that is not to be seen written out (`\x1b`)."""
     shown = str(text)
