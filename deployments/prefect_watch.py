@@ -25,6 +25,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import get_logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,12 +92,14 @@ async def _look(client: PrefectClient, host: str, before: set[UUID]) -> set[UUID
     """
     gone: set[UUID] = set()
     async for run in _running(client):
-        if not await _is_gone(client, run, host):
-            continue
-        gone.add(run.id)
-        if run.id in before:
-            get_logger("fifty.watch").warning("%s: its process is gone", run.name)
-            await settle.gone(client, run)
+        # Somebody may delete a run, or its parent, at any time: it is no more to be told of.
+        with contextlib.suppress(ObjectNotFound):
+            if not await _is_gone(client, run, host):
+                continue
+            gone.add(run.id)
+            if run.id in before:
+                get_logger("fifty.watch").warning("%s: its process is gone", run.name)
+                await settle.gone(client, run)
     return gone
 
 

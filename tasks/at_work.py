@@ -22,7 +22,9 @@ def flow_run_id() -> str | None:
 
 
 @contextmanager
-def at_work(kind: Kind, world: World, build: Build, purpose: str) -> Iterator[Buildable]:
+def at_work(
+    kind: Kind, world: World, build: Build, purpose: str, token: str | None = None
+) -> Iterator[Buildable]:
     """Hold a build's lease, and keep its run's progress told.
 
     Args:
@@ -30,6 +32,7 @@ def at_work(kind: Kind, world: World, build: Build, purpose: str) -> Iterator[Bu
         world: The connections of this host.
         build: The build as it was when it was decided to work on it.
         purpose: What for, in a word.
+        token: The lease's, where the caller has taken it already.
 
     Raises:
         Conflict: Another run holds the lease; or one has held it since, and the build is
@@ -37,8 +40,8 @@ def at_work(kind: Kind, world: World, build: Build, purpose: str) -> Iterator[Bu
     """
     subject = kind.subject(world, build)
     store = world.store
-    with lease(subject, purpose) as token:
-        subject.lease_token = token
+    with lease(subject, purpose, token) as held:
+        subject.lease_token = held
         now = store.builds.get(build.id)
         if (now.state, now.generation) != (build.state, build.generation):
             raise Conflict(

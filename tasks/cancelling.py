@@ -70,20 +70,30 @@ def _is_cancelled(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
     return above is not None and _is_cancelled(client, above)
 
 
-def stop_run(store: StateStore, build: Build) -> None:
-    """Stop the run that works on a build, as Prefect's Cancel does, and wait until it has.
+def stop_run(store: StateStore, build: Build, purpose: str) -> str:
+    """Stop the run that works on a build, as Prefect's Cancel does, and take its lease.
+
+    Others may want it at the same time: whoever comes too late waits for that one, too.
+
+    Args:
+        store: The state store.
+        build: The build.
+        purpose: What its lease is wanted for, in a word.
+
+    Returns:
+        The lease's token.
 
     Raises:
-        Conflict: It does not stop.
+        Conflict: The other run does not stop.
     """
     deadline = time.monotonic() + _STOP_S
     cancelled = None
-    while (purpose := store.leases.held(build.id)) is not None:
+    while (token := _free_lease(store, build, purpose)) is None:
         at_work = store.builds.get(build.id)
         working = at_work.flow_run_id
         if time.monotonic() > deadline:
             raise Conflict(
-                f"another run ({purpose}) is working on {build.name}",
+                f"another run ({store.leases.held(build.id)}) is working on {build.name}",
                 hint="wait for it to end, or stop it",
             )
         # An undo comes to its end by itself; a build is asked to go back.
@@ -93,6 +103,17 @@ def stop_run(store: StateStore, build: Build) -> None:
                 client.set_flow_run_state(UUID(working), Cancelling())
             cancelled = working
         time.sleep(_LOOK_FOR_LEASE_S)
+    return token
+
+
+def _free_lease(store: StateStore, build: Build, purpose: str) -> str | None:
+    """Take a build's lease where it is free; its token."""
+    if store.leases.held(build.id) is not None:
+        return None
+    try:
+        return store.leases.acquire(build.id, purpose)
+    except Conflict:  # taken since we looked
+        return None
 
 
 @contextmanager

@@ -255,11 +255,16 @@ def combined(refusals: Sequence[FiftyError]) -> FiftyError:
 
 
 @contextmanager
-def lease(subject: Subject, purpose: str) -> Iterator[str]:
+def lease(subject: Subject, purpose: str, token: str | None = None) -> Iterator[str]:
     """Hold the build's lease, renewed in the background, and work on it.
 
     A process that was stopped for so long that another run took over is told so as by a
     SIGTERM, in the midst of a step too; what it writes down is refused by the token.
+
+    Args:
+        subject: The build.
+        purpose: What for, in a word.
+        token: The lease's, where the caller has taken it already.
 
     Yields:
         The lease's token.
@@ -268,13 +273,13 @@ def lease(subject: Subject, purpose: str) -> Iterator[str]:
         Conflict: Another run holds it.
     """
     leases = subject.store.leases
-    token = leases.acquire(subject.build_id, purpose)
+    held = token or leases.acquire(subject.build_id, purpose)
     ended = threading.Event()
 
     def keep() -> None:
         while not ended.wait(leases.lease_s / 4):
             try:
-                kept = leases.renew(subject.build_id, token)
+                kept = leases.renew(subject.build_id, held)
             except (Transient, SQLAlchemyError) as error:
                 get_run_logger().warning("the lease could not be renewed just now: %s", error)
                 continue
@@ -288,8 +293,8 @@ def lease(subject: Subject, purpose: str) -> Iterator[str]:
     keeper.start()
     enter(subject)
     try:
-        yield token
+        yield held
     finally:
         ended.set()
         keeper.join()
-        leases.release(subject.build_id, token)
+        leases.release(subject.build_id, held)

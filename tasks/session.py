@@ -244,11 +244,12 @@ def undo_build(kind: Kind, world: World, build: Build, purpose: str) -> State[An
 
 def delete_build(kind: Kind, world: World, build: Build) -> State[Any]:
     """Delete what a build made, under its lease; another delete of it is waited for."""
-    stop_run(world.store, build)
+    token = stop_run(world.store, build, "delete")
     build = world.store.builds.get(build.id)
     if build.state == "deleted":
+        world.store.leases.release(build.id, token)
         return Completed(message=f"{build.name} is deleted already")
-    with at_work(kind, world, build, "delete") as subject:
+    with at_work(kind, world, build, "delete", token) as subject:
         subject.settle("deleting", None)
         return undo(kind, subject, Runner(kind.catalogue, subject), None, undone="deleted")
 

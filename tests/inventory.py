@@ -26,6 +26,8 @@ ALLOCATIONS = {
     "images": "id || ' ' || status",
     "leases": "build_id",
 }
+#: What goes by itself.
+_PASSING = ("conntrack", "table leases")
 #: Rooms of FIFTY_HOME whose files come and go with what is built.
 ROOMS = ("instances", "networks", "volumes", "images")
 #: Packages for images are kept for the next one; so are base images, once they are whole.
@@ -120,8 +122,8 @@ def host_inventory(home: Path, store: StateStore) -> dict[str, list[str]]:
 def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
     """What came and what went, a line each.
 
-    A connection that nobody uses is forgotten by the kernel when its time is over: that one
-    went is no difference.
+    A connection that nobody uses is forgotten by the kernel when its time is over, and a
+    lease ends with its run: that one went is no difference.
     """
     return [
         f"{kind}: {sign} {thing}"
@@ -131,5 +133,5 @@ def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> li
             ("-", set(before[kind]) - set(after[kind])),
         )
         for thing in sorted(these)
-        if (kind, sign) != ("conntrack", "-")
+        if sign == "+" or kind not in _PASSING
     ]

@@ -20,6 +20,7 @@ from deployments.cli import output
 REFUSED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 _SITE = Group("This site", sort_key=1)
 _THINGS = Group("Things", sort_key=2)
@@ -167,6 +168,10 @@ def run(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             code = INTERRUPTED
             output.refuse(_refusal("Interrupted", "stopped by Ctrl-C"), as_json=as_json)
+        except output.Terminated:
+            code = TERMINATED
+            hint = "`fifty reconcile` brings what was begun to its end"
+            output.refuse(_refusal("Terminated", "stopped by SIGTERM", hint), as_json=as_json)
         sys.stdout.flush()
     except BrokenPipeError:
         # Who read our output has gone (`| head`): nothing is left to say, nor to flush.

@@ -13,15 +13,10 @@ from typing import Any
 
 from blocks.settings import settings
 from deployments import catalogue, prefect_settings
-from deployments.cli.output import Refusal
+from deployments.cli.output import Refusal, Terminated
 
-TERMINATED = 143
 _HINT = "hint: "
 _DETAIL = "- "
-
-
-class Terminated(BaseException):
-    """SIGTERM came. The flow has come to rest; its build can be resumed."""
 
 
 @dataclass(frozen=True)

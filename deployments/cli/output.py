@@ -40,6 +40,10 @@ class WrongUsage(Refusal):
         super().__init__(document, exit_code=2)
 
 
+class Terminated(BaseException):
+    """SIGTERM came. Where a flow was at work it has come to rest; its build can be gone on with."""
+
+
 def plain(text: object) -> str:
     r"""Text with everything that is not to be seen written out (`\x1b`)."""
     shown = str(text)

@@ -77,7 +77,7 @@ def test_two_deletes_at_once_and_one_after_are_one(cloud: Cloud) -> None:
     the_id = cloud.instance("twice").id
     with ThreadPoolExecutor(2) as pool:
         ran = list(pool.map(lambda _turn: cloud.run("vm", "delete", the_id), range(2)))
-    assert [done.returncode for done in ran] == [0, 0], [done.stderr for done in ran]
+    assert [done.returncode for done in ran] == [0, 0], "\n".join(done.stderr for done in ran)
     assert cloud.json("vm", "delete", the_id)["build_state"] == "deleted"
     assert differences(before, cloud.inventory()) == []
 

@@ -28,6 +28,8 @@ RUN_ELSEWHERE = {
     "sudo ./deployments/quickstart --down": "tests/e2e/test_quickstart.py",
     "./tests/run": "tests/run",
     "./tests/run --quick": "tests/run",
+    "MATRIX=all ./tests/run tests/matrix": "tests/matrix/test_matrix.py",
+    "CHAOS_SEED=7 CHAOS_SECONDS=600 ./tests/run tests/chaos": "tests/chaos/test_chaos.py",
     "PICTURES=deployments/pictures ./tests/run tests/e2e/test_terminal.py"
     " tests/service/test_ui.py": "tests/service/test_ui.py",
 }

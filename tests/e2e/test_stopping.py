@@ -29,9 +29,18 @@ STEPS = (32, 45)
 @contextmanager
 def hanging(cloud: Cloud, name: str, step: int) -> Iterator[subprocess.Popen[str]]:
     """`fifty vm create`, when its build has come to this step, and hangs there."""
+    words = ("vm", "create", name, "--image", "micro", "--network", "lab")
+    with _hanging(cloud, name, step, words) as process:
+        yield process
+
+
+@contextmanager
+def _hanging(
+    cloud: Cloud, name: str, step: int, words: tuple[str, ...]
+) -> Iterator[subprocess.Popen[str]]:
     fifty = str(Path(sys.executable).with_name("fifty"))
     with subprocess.Popen(
-        [fifty, "vm", "create", name, "--image", "micro", "--network", "lab", "--json"],
+        [fifty, *words, "--json"],
         env=cloud.environment(f"{step}:hang:after"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -103,3 +112,20 @@ def test_a_terminated_build_stays_as_it_is_and_can_be_resumed(cloud: Cloud, step
     assert StepState.UNDONE not in {entry.state for entry in entries.values()}
     assert cloud.json("vm", "resume", "later")["status"] == "ACTIVE"
     assert cloud.ssh("later", "hostname").strip() == "later"
+
+
+def test_a_terminated_network_is_brought_to_its_end_by_reconcile(cloud: Cloud) -> None:
+    before = cloud.inventory()
+    words = ("network", "create", "halfway", "--cidr", "10.77.33.0/24")
+    with _hanging(cloud, "halfway", 3, words) as process:
+        process.send_signal(signal.SIGTERM)
+        said, log = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in log
+    refusal = json.loads(said)
+    assert refusal["error"] == "Terminated"
+    assert "`fifty reconcile`" in refusal["hint"]
+    [ended] = cloud.json("reconcile")["reconciled"]
+    assert (ended["name"], ended["state"]) == ("halfway", "complete")
+    cloud.fifty("network", "delete", "halfway")
+    assert differences(before, cloud.inventory()) == []

@@ -84,7 +84,7 @@ class Served:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()
         serving = record.running(self.cloud.home)
-        return serving is not None and serving.ready is not None
+        return serving is not None and serving.process.pid == self.pid and serving.ready is not None
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal and wait for its end; its exit code."""

@@ -175,11 +175,13 @@ def test_figures_of_the_builds_are_told_and_drawn(
     keeper: Cloud, page: Page, tmp_path: Path
 ) -> None:
     # `keeper` has gone by now, where these tests run one after the other: it counts all the same.
-    figures = keeper.json("stats")
+    figures = keeper.json("stats", "--last", "10000")
     assert figures["ended"]["complete"] == figures["completed"] >= 1
     assert [step["step"] for step in figures["steps"]] == list(range(1, 51))
     assert {step["builds"] for step in figures["steps"]} == {figures["completed"]}
-    assert figures["slowest"][0] in range(44, 50), "the boot is what takes longest"
+    last = keeper.json("stats", "--last", "1")
+    assert last["completed"] == 1
+    assert set(last["slowest"]) & {44, 45, 46, 47, 48, 49}, "the boot is what takes longest"
     assert [clock["clock"] for clock in figures["clocks"]] == ["running_s", "booted_s", "login_s"]
 
     ended = call("report_stats", {"last": 1})
