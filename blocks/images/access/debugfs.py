@@ -1,0 +1,255 @@
+"""debugfs(8): an ext file system read and written in user space.
+
+It runs under limits of memory and time, what it says is read up to a limit, and what it writes
+goes into files that we name: whatever a file system claims, nothing of it is taken for a path
+of this host. One process answers all that is asked of one file system.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import select
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from blocks.commands import Limits, run
+from blocks.errors import HostFault, InvalidRequest, Transient, UnsafeImage, Unsupported
+from blocks.images.access.base import Node
+from blocks.images.file_systems import FileSystem
+
+ROOT_INODE = 2
+_LIMITS = Limits(memory_bytes=1024**3, cpu_s=60)
+_TIMEOUT_S = 120.0
+_MOST_SAID = 16 * 1024 * 1024
+_LONGEST_LINK = 4096
+#: What debugfs says where all is well.
+_NOISE = ("debugfs 1", "rm: File not found")
+_LIST_LINE = re.compile(rb"/(\d+)/(\d{6})/(\d+)/(\d+)/([^/]+)/(\d*)/")
+_FAST_LINK = re.compile(rb'^Fast link dest: "(.*)"$', re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Inode:
+    """A numbered thing of one file system.
+
+    Attributes:
+        volume: The file system.
+        number: Its inode's number.
+        node: What it is.
+    """
+
+    volume: Volume
+    number: int
+    node: Node
+
+
+class Volume:
+    """One ext file system of a raw disk; `close` ends the process that reads it.
+
+    Args:
+        raw: The disk, or a view of it.
+        held: The file system.
+        scratch: A directory for the files that pass between debugfs and us.
+    """
+
+    def __init__(self, raw: Path, held: FileSystem, scratch: Path) -> None:
+        self._image = f"{raw.absolute()}?offset={held.offset}"
+        self._listed: dict[int, dict[str, Inode]] = {}
+        self._dialogue: _Dialogue | None = None
+        self.scratch = scratch
+        self.held = held
+
+    def close(self) -> None:
+        """End the process, where one runs; the next question starts another."""
+        self._listed.clear()
+        if self._dialogue is not None:
+            self._dialogue.close()
+            self._dialogue = None
+
+    def root(self) -> Inode:
+        """The root directory.
+
+        Raises:
+            HostFault: debugfs cannot open the file system.
+        """
+        return self.entries(ROOT_INODE)["."]
+
+    def entries(self, number: int) -> dict[str, Inode]:
+        """What a directory holds, `.` and `..` among it; a name no path can have is left out."""
+        if number not in self._listed:
+            found = {}
+            for line in _LIST_LINE.finditer(self._ask(f"ls -p <{number}>")):
+                inode, mode, uid, gid = int(line[1]), int(line[2], 8), int(line[3]), int(line[4])
+                node = Node(mode, uid, gid, int(line[6] or 0))
+                found[line[5].decode("utf-8", "surrogateescape")] = Inode(self, inode, node)
+            if "." not in found:
+                raise HostFault(
+                    f"the directory with inode {number} cannot be read",
+                    hint="check the image with e2fsck",
+                )
+            self._listed[number] = found
+        return self._listed[number]
+
+    def link(self, inode: Inode) -> str:
+        """What a symbolic link says."""
+        fast = _FAST_LINK.search(self._ask(f"stat <{inode.number}>"))
+        said = fast[1] if fast else self.content(inode.number, _LONGEST_LINK)
+        return said[: inode.node.size].decode("utf-8", "surrogateescape")
+
+    def content(self, number: int, limit: int) -> bytes:
+        """A file's content, as far as the limit."""
+        out = self.scratch / "out"
+        out.unlink(missing_ok=True)
+        self._ask(f"dump <{number}> out")
+        with out.open("rb") as file:
+            return file.read(limit)
+
+    def change(self, lines: list[str]) -> list[str]:
+        """Run commands that change something; what debugfs complained of until now.
+
+        All is written, and seen by others, when the volume is closed.
+        """
+        if self._dialogue is None or not self._dialogue.writable:
+            self.close()
+            self._dialogue = _Dialogue(self._image, self.scratch, writable=True)
+        self._listed.clear()
+        self._dialogue.ask(*lines)
+        return self._dialogue.complaints()
+
+    def check(self) -> None:
+        """Make sure that the whole file system is consistent.
+
+        Raises:
+            HostFault: It is not; the details are e2fsck's.
+        """
+        done = run(
+            *("e2fsck", "-f", "-n", self._image),
+            cwd=self.scratch,
+            limits=_LIMITS,
+            ok_codes=range(256),
+            timeout_s=600,
+        )
+        if done.returncode != 0:
+            raise HostFault(
+                "the guest's file system is not consistent, so nothing was changed",
+                hint="check the image with e2fsck",
+                details=done.stdout.splitlines()[:20],
+            )
+
+    def _ask(self, line: str) -> bytes:
+        if self._dialogue is None:
+            self._dialogue = _Dialogue(self._image, self.scratch)
+        return self._dialogue.ask(line)
+
+
+class _Dialogue:
+    """A running debugfs that is asked, and answers.
+
+    Args:
+        image: What it opens.
+        folder: Where it runs.
+        writable: It may change the file system.
+    """
+
+    def __init__(self, image: str, folder: Path, *, writable: bool = False) -> None:
+        # -c leaves the bitmaps alone, which only matter to one who writes. Unbuffered, it
+        # answers a question before it is asked the next.
+        self.writable = writable
+        words = ["stdbuf", "-o0", "debugfs", "-w" if writable else "-c", "-f", "-", image]
+        self._complaints: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
+        try:
+            self._program = subprocess.Popen(
+                _LIMITS.wrapped(words),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._complaints,
+                bufsize=0,
+                cwd=folder,
+            )
+        except FileNotFoundError as error:
+            self._complaints.close()
+            raise Unsupported("prlimit is not installed", hint="install util-linux") from error
+
+    def close(self) -> None:
+        """End it, and wait for that: only then is all written."""
+        with self._program:
+            if self._program.stdin is not None:
+                self._program.stdin.close()
+            try:
+                self._program.wait(_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._program.kill()
+        self._complaints.close()
+
+    def ask(self, *lines: str) -> bytes:
+        """Run commands; what debugfs said to them.
+
+        Raises:
+            HostFault: It cannot open the file system, or ended.
+            UnsafeImage: It says more than any honest file system makes it say.
+            Transient: It does not answer.
+        """
+        # A comment is repeated as it is. What a file system holds cannot guess it.
+        mark = f"#{secrets.token_hex(16)}\n".encode()
+        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        try:
+            self._send(text + mark)
+            out = self._until(mark)
+        except BrokenPipeError:
+            out = None
+        complaints = self.complaints()
+        refused = [line for line in complaints if "while opening filesystem" in line]
+        if out is None or refused:
+            why = (refused or complaints or ["it ended"])[-1]
+            raise HostFault(
+                f"debugfs cannot read the file system: {why}", hint="check the image with e2fsck"
+            )
+        return out
+
+    def complaints(self) -> list[str]:
+        """What it complained of until now."""
+        self._complaints.seek(0)
+        said = self._complaints.read(_MOST_SAID).decode("utf-8", "replace")
+        return [line for line in said.splitlines() if line and not line.startswith(_NOISE)]
+
+    def _send(self, content: bytes) -> None:
+        assert self._program.stdin is not None  # noqa: S101 - asked for above
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._program.stdin.write(rest) or 0 :]
+
+    def _until(self, mark: bytes) -> bytes | None:
+        """All that it says up to a mark; None where it ends before."""
+        assert self._program.stdout is not None  # noqa: S101 - asked for above
+        handle = self._program.stdout.fileno()
+        said = bytearray()
+        deadline = time.monotonic() + _TIMEOUT_S
+        while mark not in said[-len(mark) - 1 :]:
+            if not select.select([handle], [], [], max(deadline - time.monotonic(), 0))[0]:
+                self._program.kill()
+                raise Transient(f"debugfs did not answer within {_TIMEOUT_S:g} s")
+            part = os.read(handle, 1 << 16)
+            if not part:
+                return None
+            said += part
+            if len(said) > _MOST_SAID:
+                self._program.kill()
+                raise UnsafeImage("a directory of the image has no end")
+        return bytes(said[: said.rindex(mark)])
+
+
+def quoted(word: str) -> str:
+    """A word for a debugfs command: in quotes, with quotes inside doubled.
+
+    Raises:
+        InvalidRequest: It holds a control character, which no quoting helps.
+    """
+    if any(ord(char) < 32 or ord(char) == 127 for char in word):
+        raise InvalidRequest(f"the path {word!r} holds a control character")
+    return '"{}"'.format(word.replace('"', '""'))

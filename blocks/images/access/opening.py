@@ -1,0 +1,1 @@
+"""Opening an image's files."""
