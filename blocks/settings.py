@@ -44,6 +44,8 @@ class Settings(BaseSettings):
         ready_wait_s: Seconds that step 49 waits for each of SSH, login and the image's marker.
         underlay_ip: This host's address towards the other hosts, at which its tunnels end;
             none: this host is alone.
+        vendor_data: A file with the operator's own user data: cloud-init in every guest does
+            it too, before the user's, unless their user data switches that off.
         underlay_mtu: The MTU between the hosts; none means that of the interface with the
             underlay address, or 1500.
     """
@@ -65,6 +67,7 @@ class Settings(BaseSettings):
     boot_wait_s: float | None = Field(default=None, gt=0)
     address_wait_s: float | None = Field(default=None, gt=0)
     ready_wait_s: float | None = Field(default=None, gt=0)
+    vendor_data: Path | None = None
     underlay_ip: IPv4Address | None = None
     underlay_mtu: int | None = Field(default=None, ge=1280, le=65535)
 

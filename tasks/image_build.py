@@ -129,7 +129,8 @@ def record_image(build: Build, caller: Caller, request: ImageRequest, store: Sta
     replaces another one, that one is deactivated in the same transaction: there is no
     moment without an image of this name.
     """
-    document = build.plan["built"]
+    document = dict(build.plan["built"])
+    cloud_init = document.pop("cloud_init", None)
     store.images.put(
         Image(
             **document,
@@ -139,6 +140,7 @@ def record_image(build: Build, caller: Caller, request: ImageRequest, store: Sta
             visibility="public" if allows(caller, "image:create:public") else "private",
             recipe=request.recipe,
             built_at=now(),
+            report={"cloud_init": cloud_init} if cloud_init else None,
         ),
         replaces=build.plan.get("replaces"),
     )

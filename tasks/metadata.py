@@ -10,12 +10,14 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from blocks.errors import InvalidRequest
 from blocks.loading import load_secret
 from blocks.resources import Instance, PortBinding, Subnet, VmRequest
-from blocks.resources.request import check_user_data
+from blocks.settings import settings
+from blocks.user_data import USER_DATA_LIMIT, check_user_data
 
 #: Where the documents are on the config drive and below the metadata service's root.
 ROOT = "openstack/latest"
@@ -40,7 +42,7 @@ def documents(
     files = {
         f"{ROOT}/meta_data.json": _json(_meta_data(instance, key, random_seed)),
         f"{ROOT}/network_data.json": _json(network_data(bindings)),
-        f"{ROOT}/vendor_data.json": _json({}),
+        f"{ROOT}/vendor_data.json": _json(vendor_data(settings().vendor_data)),
     }
     if user_data := _user_data(request):
         files[f"{ROOT}/user_data"] = user_data.encode()
@@ -69,6 +71,33 @@ def read_secret(name: str) -> str:
     except ValueError as error:
         raise InvalidRequest(f"what the Secret block {name!r} holds {error}") from None
     return held
+
+
+def vendor_data(path: Path | None) -> dict[str, str]:
+    """The operator's vendor data, as cloud-init reads it (`convert_vendordata`).
+
+    Nova has it from `[api] vendordata_jsonfile_path`, and gives it to every guest.
+
+    Args:
+        path: The file of `FIFTY_VENDOR_DATA`; none: there is no vendor data.
+
+    Raises:
+        InvalidRequest: The file is not there, or what it holds is no user data.
+    """
+    if path is None:
+        return {}
+    hint = "FIFTY_VENDOR_DATA names it"
+    try:
+        with path.open("rb") as file:
+            text = file.read(USER_DATA_LIMIT + 1).decode()
+        check_user_data(text)
+    except OSError as error:
+        raise InvalidRequest(f"the vendor data {path}: {error.strerror}", hint=hint) from error
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"the vendor data {path} is no text in UTF-8", hint=hint) from None
+    except ValueError as error:
+        raise InvalidRequest(f"the vendor data {path} {error}", hint=hint) from None
+    return {"cloud-init": text}
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 from blocks.errors import Conflict, FiftyError, InvalidRequest, NotFound
 from blocks.resources import Image
 from blocks.resources.nics import nics_of
 from blocks.state import Caller, StateStore
+from blocks.user_data import wrong_for_guest
 from tasks.draft import Draft
 from tasks.metadata import read_secret
 
@@ -62,6 +64,22 @@ def wrong_secret(draft: Draft) -> FiftyError | None:
     except (NotFound, InvalidRequest) as error:
         return error
     return None
+
+
+def wrong_user_data(draft: Draft, schema: Path | None, image: Image) -> list[str]:
+    """What an image's cloud-init could not use of the user data, a line each.
+
+    Args:
+        draft: The request; user data whose form is wrong, or that cannot be read, is step 4's.
+        schema: The schema of that cloud-init for cloud-configs, where it is known.
+        image: An image that is known to have cloud-init, or not known to.
+    """
+    if not (image.report or {}).get("cloud_init"):
+        return []
+    field, text = "user_data", draft.valid("user_data")
+    if (secret := draft.valid("user_data_secret")) is not None:
+        field, text = "user_data_secret", None if wrong_secret(draft) else read_secret(secret)
+    return [f"{field}: {line}" for line in wrong_for_guest(text, schema)] if text else []
 
 
 def usable_networks(caller: Caller, draft: Draft, store: StateStore) -> list[str]:

@@ -22,6 +22,7 @@ from blocks.errors import (
     Transient,
     Unsupported,
 )
+from blocks.images import ImageStore
 from blocks.resources import Instance, InstanceStatus, PortKind, TaskState, VmRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
@@ -34,6 +35,7 @@ from tasks.request_checks import (
     unknown_names,
     usable_networks,
     wrong_secret,
+    wrong_user_data,
 )
 from tasks.vm_build import VM
 from tasks.vm_floating_ip import check_floating_ip
@@ -146,11 +148,14 @@ def resolve_flavor(draft: Draft, store: StateStore) -> dict[str, Any] | None:
 
 
 @step(6, "Resolve the image")
-def resolve_image(caller: Caller, draft: Draft, store: StateStore) -> str | None:
-    """Look the image up, and check that it is active and fits the flavor.
+def resolve_image(
+    caller: Caller, draft: Draft, store: StateStore, images: ImageStore
+) -> str | None:
+    """Look the image up, check that it is active, fits the flavor and takes the user data.
 
     Here Nova's API asks Glance and compares `min_ram`, `min_disk` and the virtual size
-    (`nova.compute.api.API._validate_flavor_image`).
+    (`nova.compute.api.API._validate_flavor_image`). It never looks at user data; what
+    cloud-init cannot use, it tells the guest's own log.
     """
     name = draft.valid("image")
     if name is None:
@@ -162,6 +167,11 @@ def resolve_image(caller: Caller, draft: Draft, store: StateStore) -> str | None
         check_fit(draft, store, image)
         if draft.valid("inject") and not image.injectable:
             raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")
+    wrong = wrong_user_data(draft, images.cloud_config_schema(image.id), image)
+    if wrong:
+        version = (image.report or {})["cloud_init"]["version"]
+        hint = f"the image {name!r} has cloud-init {version}"
+        raise InvalidRequest("; ".join(wrong), hint=hint, details=wrong if len(wrong) > 1 else ())
     return image.id
 
 

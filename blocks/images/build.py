@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import changes
 from blocks.images import busybox_guest, debian_guest, qemu_img
+from blocks.images.cloud_init import CloudInit, GuestFiles, TreeFiles, look
 from blocks.images.disk_layout import make_disk
 from blocks.images.files import replacing
 from blocks.images.inspection import inspect
@@ -33,6 +34,7 @@ class BuiltImage(BaseModel):
         login_user: Who one logs in as with the key.
         ready_marker: The regular expression of the console line that ends the first boot.
         boot_timeout_s: How long a boot may take under QEMU's emulation on a busy machine.
+        cloud_init: Its cloud-init, if it has one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class BuiltImage(BaseModel):
     ready_marker: str
     boot_timeout_s: int
     os: str
+    cloud_init: CloudInit | None = None
 
 
 class Builder:
@@ -99,6 +102,27 @@ class Builder:
         """The file of an image in the store."""
         return self._store / f"{image_id}.{ImageFormat.QCOW2}"
 
+    def schema(self, image_id: str) -> Path:
+        """Where the schema of an image's cloud-init is kept, if it has one."""
+        return self._store / f"{image_id}.schema"
+
+    def keep_cloud_init(self, image_id: str, files: GuestFiles) -> CloudInit | None:
+        """Look at an image's cloud-init, and keep its schema; None where it has none.
+
+        Raises:
+            UnsafeImage: A file of it is out of all proportion.
+        """
+        found = look(files)
+        if found is None:
+            return None
+        seen, schema = found
+        if schema is None:
+            return seen
+        content = schema.encode()
+        with replacing(self.schema(image_id), mode=0o644) as part:
+            part.write_bytes(content)
+        return seen.model_copy(update={"schema_sha256": hashlib.sha256(content).hexdigest()})
+
     def finished(self, image_id: str) -> BuiltImage | None:
         """What an earlier build of this id made, if it came to its end."""
         note = self._note(image_id)
@@ -113,6 +137,7 @@ class Builder:
         """Remove an image's file, and what is known of its build."""
         shutil.rmtree(self._scratch / image_id, ignore_errors=True)
         self._note(image_id).unlink(missing_ok=True)
+        self.schema(image_id).unlink(missing_ok=True)
         path = self.path(image_id)
         if path.exists():
             path.unlink()
@@ -131,6 +156,7 @@ class Builder:
         progress(f"putting the tree of {recipe.name} together from packages")
         with locked(self._packages / "lock"):
             tree = self._tree(recipe, scratch, progress)
+        seen_inside = self.keep_cloud_init(image_id, TreeFiles(tree))
         progress(f"making a bootable disk of {recipe.disk_mib} MiB")
         raw = scratch / "disk.raw"
         make_disk(tree, raw, recipe.disk_mib, recipe.grows_to_gib)
@@ -154,6 +180,7 @@ class Builder:
             ready_marker=recipe.ready_marker,
             boot_timeout_s=recipe.boot_timeout_s,
             os=recipe.os,
+            cloud_init=seen_inside,
         )
         with replacing(self._note(image_id), mode=0o644) as part:
             part.write_text(json.dumps(built.model_dump(mode="json"), indent=2))

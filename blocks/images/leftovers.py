@@ -25,8 +25,8 @@ BUILD = "image-build"
 PART = "image-part"
 MOUNT = "mount"
 LOOP = "loop"
-#: A file of the catalogue, and what its build says of it.
-_OF_IMAGE = (".qcow2", ".json")
+#: A file of the catalogue, what its build says of it, and its cloud-init's schema.
+_OF_IMAGE = (".qcow2", ".json", ".schema")
 
 
 def inventory(directory: Path, exports: Exports) -> list[Found]:

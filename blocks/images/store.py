@@ -10,6 +10,7 @@ from blocks.errors import Conflict, InvalidRequest
 from blocks.images import leftovers, qemu_img
 from blocks.images.build import Builder, BuiltImage
 from blocks.images.cache import BaseCache, FetchProgress
+from blocks.images.cloud_init import CloudInit, GuestFiles
 from blocks.images.config_drive import build_config_drive
 from blocks.images.exports import Exports
 from blocks.images.files import part_of, replacing
@@ -59,6 +60,19 @@ class ImageStore:
             HostFault: A program failed.
         """
         return self._builder.build(find_recipe(recipe_name), image_id, progress)
+
+    def keep_cloud_init(self, image_id: str, files: GuestFiles) -> CloudInit | None:
+        """Look at an image's cloud-init, and keep its schema; None where it has none.
+
+        Raises:
+            UnsafeImage: A file of it is out of all proportion.
+        """
+        return self._builder.keep_cloud_init(image_id, files)
+
+    def cloud_config_schema(self, image_id: str) -> Path | None:
+        """The schema for cloud-configs of an image's cloud-init; None where none is known."""
+        path = self._builder.schema(image_id)
+        return path if path.is_file() else None
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image's file, and what an unfinished build of it left; twice is fine."""

@@ -8,16 +8,14 @@ from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from blocks.resources.address_forms import Address
 from blocks.resources.base import HostName, ResourceName
 from blocks.resources.form import CredentialsName, FileMode, Form
 from blocks.resources.nics import NetworkChoice, Nic, nics_of, parse_nic
+from blocks.user_data import check_user_data
 
-#: Nova's limit for user data, before base64.
-USER_DATA_LIMIT = 64 * 1024
 #: For all injected files together: Prefect takes 512 KiB of parameters at most, in which
 #: they are base64, beside the user data.
 INJECT_LIMIT = 256 * 1024
@@ -30,26 +28,6 @@ KEY_TYPES = (
     "ecdsa-sha2-nistp384",
     "ecdsa-sha2-nistp521",
 )
-
-
-def check_user_data(text: str) -> None:
-    """Check what a guest is to be given as user data, without quoting any of it.
-
-    Raises:
-        ValueError: It is too long, or says that it is a cloud-config and is none.
-    """
-    if len(text.encode()) > USER_DATA_LIMIT:
-        raise ValueError(f"is over the limit of {USER_DATA_LIMIT} bytes")
-    if not text.startswith("#cloud-config"):
-        return
-    try:
-        parsed = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(f"is not YAML after #cloud-config{where}") from error
-    if parsed is not None and not isinstance(parsed, dict):
-        raise ValueError("must be a YAML mapping after #cloud-config")
 
 
 class InjectedFile(Form):
@@ -142,8 +120,9 @@ class VmRequest(Form):
     user_data: str | None = Field(
         default=None,
         title="User data",
-        description="For cloud-init: `#cloud-config` or a script, 64 KiB at most. It stays "
-        "readable in the run's parameters: secrets go into a block, see the next field.",
+        description="For cloud-init: `#cloud-config`, a script, a multi-part message and so on, "
+        "64 KiB at most. It stays readable in the run's parameters: secrets go into a block, "
+        "see the next field.",
     )
     user_data_secret: str | None = Field(
         default=None,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import InvalidRequest
-from blocks.resources.request import INJECT_LIMIT, USER_DATA_LIMIT
+from blocks.resources.request import INJECT_LIMIT
+from blocks.user_data import USER_DATA_LIMIT
 from deployments.keys import KEY_LIMIT, public_key_of
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.cli import documents, output
+from deployments.cli import documents, image_views, output
 from deployments.cli.context import (
     AllTenants,
     Credentials,
@@ -108,7 +108,7 @@ def _tell(name: str, credentials: str | None, *, json: bool) -> None:
     if json:
         output.document(found)
     else:
-        output.facts((field.replace("_", " "), value) for field, value in found.items())
+        output.facts(image_views.facts(found))
 
 
 def delete(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:

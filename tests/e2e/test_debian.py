@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from tests.cloud import Cloud
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-USER_DATA = """#cloud-config
+CONFIG = """#cloud-config
 write_files:
   - path: /etc/written-by-cloud-init
     content: "hello from user data\\n"
@@ -19,19 +23,39 @@ write_files:
 runcmd:
   - [sh, -c, "hostname > /run/runcmd-ran"]
 """
+#: The user data's second part: a template, which cloud-init renders and then runs.
+TEMPLATE = """## template: jinja
+#!/bin/sh
+echo "{{ v1.local_hostname }} {{ ds.meta_data.uuid }}" > /run/template-ran
+"""
+#: The operator's own, which every guest of the site gets.
+VENDOR_DATA = "#!/bin/sh\necho operator > /run/vendor-ran\n"
+#: What cloud-init's own code reads of its configuration.
+STAGES = """import json; from cloudinit.util import read_conf_with_confd as read
+said = read("/etc/cloud/cloud.cfg")
+print(json.dumps([said["datasource_list"], *(said[f"cloud_{each}_modules"]
+    for each in ("init", "config", "final"))]))
+"""
 GIB = 1024**3
 
 
 @pytest.fixture(scope="module")
 def debian(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A VM `deb` from the image debian-12, with a volume and user data."""
-    user_data: Path = tmp_path_factory.mktemp("debian") / "user-data"
-    user_data.write_text(USER_DATA)
+    folder = tmp_path_factory.mktemp("debian")
+    user_data, vendor_data = folder / "user-data", folder / "vendor-data"
+    message = MIMEMultipart()
+    message.attach(MIMEText(CONFIG, "cloud-config"))
+    message.attach(MIMEText(TEMPLATE, "jinja2"))
+    user_data.write_text(message.as_string())
+    vendor_data.write_text(VENDOR_DATA)
     site_cloud.fifty("image", "build", "debian-12")
-    site_cloud.fifty(
-        *("vm", "create", "deb", "--image", "debian-12", "--flavor", "small"),
-        *("--network", "lab", "--volume", "1", "--user-data", str(user_data)),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIFTY_VENDOR_DATA", str(vendor_data))
+        site_cloud.fifty(
+            *("vm", "create", "deb", "--image", "debian-12", "--flavor", "small"),
+            *("--network", "lab", "--volume", "1", "--user-data", str(user_data)),
+        )
     yield site_cloud
     site_cloud.fifty("vm", "delete", "deb")
 
@@ -50,6 +74,45 @@ def test_the_guest_has_its_name_and_key(debian: Cloud) -> None:
 def test_user_data_wrote_a_file_and_ran_a_command(debian: Cloud) -> None:
     assert debian.ssh("deb", "sudo cat /etc/written-by-cloud-init") == "hello from user data\n"
     assert debian.ssh("deb", "cat /run/runcmd-ran").strip() == "deb"
+
+
+def test_a_part_of_the_user_data_was_a_template(debian: Cloud) -> None:
+    words = debian.ssh("deb", "cat /run/template-ran").split()
+    assert words == ["deb", debian.instance("deb").id]
+
+
+def test_the_operators_vendor_data_ran_too(debian: Cloud) -> None:
+    assert debian.ssh("deb", "cat /run/vendor-ran") == "operator\n"
+
+
+def test_the_image_tells_what_runs_in_which_stage(debian: Cloud) -> None:
+    """What was read from the image without booting it is what cloud-init itself reads."""
+    seen = debian.json("image", "show", "debian-12")["report"]["cloud_init"]
+    asked = json.loads(debian.ssh("deb", f"python3 -c {shlex.quote(STAGES)}"))
+    told = [[one["name"] for one in modules] for modules in seen["stages"].values()]
+    assert [seen["datasources"], *told] == [[str(one) for one in asked[0]], *asked[1:]]
+    assert all(one["there"] for modules in seen["stages"].values() for one in modules)
+    version = debian.ssh("deb", "dpkg-query -Wf '${Version}' cloud-init")
+    assert seen["version"] == version
+    shown = debian.fifty("image", "show", "debian-12")
+    assert "growpart, resizefs" in next(
+        line for line in shown.splitlines() if line.startswith("stage init")
+    )
+
+
+def test_user_data_that_its_cloud_init_does_not_know_is_refused(
+    debian: Cloud, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "user-data"
+    wrong.write_text("#cloud-config\nruncmd: ls\npower_state: {mode: fly}\n")
+    before = debian.inventory()
+    words = ("vm", "create", "wrong", "--image", "debian-12", "--flavor", "small")
+    told = debian.json(*words, "--network", "lab", "--user-data", str(wrong), code=1)
+    assert told["error"] == "InvalidRequest"
+    lines = [*told["details"], told["message"], told["hint"]]
+    assert any("runcmd must be of the type array (line 2)" in line for line in lines), told
+    assert any("power_state.mode must be one of" in line for line in lines), told
+    assert debian.inventory() == before
 
 
 def test_the_root_file_system_has_grown_to_the_flavors_disk(debian: Cloud) -> None:

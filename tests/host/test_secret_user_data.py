@@ -10,8 +10,8 @@ from prefect.blocks.system import Secret
 
 from blocks.errors import FiftyError, InvalidRequest, NotFound
 from blocks.resources import Instance, InstanceStatus, VmRequest
-from blocks.resources.request import USER_DATA_LIMIT
 from blocks.state.tables.base import now
+from blocks.user_data import USER_DATA_LIMIT
 from deployments import defaults
 from tasks.draft import Draft
 from tasks.metadata import documents, read_secret

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import InvalidRequest
-from blocks.resources.request import INJECT_LIMIT, USER_DATA_LIMIT, VmRequest
+from blocks.resources.request import INJECT_LIMIT, VmRequest
+from blocks.user_data import USER_DATA_LIMIT
 from deployments.cli.files import Findings
 from deployments.keys import make_key_pair
 

@@ -1,0 +1,33 @@
+"""What `fifty image show` tells on a terminal of the longer things that are known of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_LONG = ("report",)
+
+
+def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """An image's document as names and values, a line each; what is long is put in words."""
+    for field, value in image.items():
+        if field not in _LONG:
+            yield field.replace("_", " "), value
+    yield from _cloud_init((image.get("report") or {}).get("cloud_init"))
+
+
+def _cloud_init(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
+    """An image's cloud-init: a module is marked that is listed, but not there."""
+    if not seen:
+        return
+    state = "" if seen["enabled"] else ", switched off"
+    yield "cloud-init", f"{seen['version']}{state}"
+    yield "data sources", ", ".join(seen["datasources"]) or "all that it knows"
+    for stage, modules in seen["stages"].items():
+        names = (
+            one["name"]
+            + (f" ({one['frequency']})" if one["frequency"] else "")
+            + ("" if one["there"] else " (not there)")
+            for one in modules
+        )
+        yield f"stage {stage}", ", ".join(names)
