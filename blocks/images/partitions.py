@@ -150,7 +150,7 @@ def _mbr(
             continue
         if kind in _EXTENDED:
             try:
-                for logical in _logical(file, start):
+                for logical in tuple(_logical(file, start)):
                     number += 1
                     found.append(_mbr_partition(number, signature, logical))
             except ValueError as error:
@@ -179,6 +179,7 @@ def _logical(file: BinaryIO, first: int) -> Iterator[tuple[int, int, int, int]]:
         ValueError: The chain is broken, or endless.
     """
     at = first
+    seen = {first}
     for _ in range(_MOST_PARTITIONS):
         sector = read_at(file, at * _SECTOR, _SECTOR)
         if sector[510:512] != _BOOT_SIGNATURE:
@@ -190,6 +191,9 @@ def _logical(file: BinaryIO, first: int) -> Iterator[tuple[int, int, int, int]]:
         if kind not in _EXTENDED or not count:
             return
         at = first + start
+        if at in seen:
+            raise ValueError("the chain of logical partitions leads back")
+        seen.add(at)
     raise ValueError(f"there are more than {_MOST_PARTITIONS} logical partitions")
 
 

@@ -190,14 +190,16 @@ class DebugfsAccess(Access):
         Raises:
             InvalidRequest: Something that is no directory is in the way.
         """
-        for folder in PurePosixPath(path).parents:
+        above = PurePosixPath(path).parents
+        for folder in above:
             place = self._walk(str(folder), follow=True)
             if place is not None and place.inode.node.is_directory:
                 return replace(place, path=folder)
             if self._walk(str(folder), follow=False) is not None:
                 break
         raise InvalidRequest(
-            f"{path} cannot be written into the disk", hint=f"{folder} is no directory there"
+            f"{path} cannot be written into the disk",
+            hint=f"something that is no directory is in its way: {', '.join(map(str, above))}",
         )
 
     def _remove(self, change: Remove, parent: _Place) -> list[str]:
