@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from blocks.errors import NO_ROOM_HINT, HostFault, Transient, Unsupported
 
 _LONGEST_MESSAGE = 500
+_CONFINED = Path(__file__).with_name("confined.py")
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,45 @@ class Limits:
     Attributes:
         memory_bytes: Address space (RLIMIT_AS).
         cpu_s: Processor seconds (RLIMIT_CPU).
+        file_bytes: Length of any file that it writes (RLIMIT_FSIZE); none: no limit.
     """
 
     memory_bytes: int
     cpu_s: int
+    file_bytes: int | None = None
 
     def wrapped(self, words: Sequence[str]) -> list[str]:
         """The command line that runs `words` under these limits (prlimit(1))."""
-        return ["prlimit", f"--as={self.memory_bytes}", f"--cpu={self.cpu_s}", "--", *words]
+        options = [f"--as={self.memory_bytes}", f"--cpu={self.cpu_s}"]
+        if self.file_bytes is not None:
+            options.append(f"--fsize={self.file_bytes}")
+        return ["prlimit", *options, "--", *words]
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """Limits, no network, and no file but those that are named (see `blocks.confined`).
+
+    Attributes:
+        limits: Limits of the program's resources.
+        reads: What it may read besides programs and their libraries.
+        writes: What it may write and read; has to exist.
+    """
+
+    limits: Limits
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+
+    def wrapped(self, words: Sequence[str]) -> list[str]:
+        """The command line that runs `words` so."""
+        spec = {
+            "memory_bytes": self.limits.memory_bytes,
+            "cpu_s": self.limits.cpu_s,
+            "file_bytes": self.limits.file_bytes,
+            "reads": [str(path) for path in self.reads],
+            "writes": [str(path) for path in self.writes],
+        }
+        return [sys.executable, "-I", "-S", str(_CONFINED), json.dumps(spec), *words]
 
 
 def run(
@@ -39,7 +73,8 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     ok_codes: Sequence[int] = (0,),
-    limits: Limits | None = None,
+    limits: Limits | Confinement | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and give back what it said.
 
@@ -50,7 +85,8 @@ def run(
         env: Its whole environment; none means ours.
         cwd: Its working directory.
         ok_codes: The exit codes that count as success.
-        limits: Memory and time limits, for untrusted input.
+        limits: Memory and time limits, or more than that, for untrusted input.
+        pass_fds: Open files that it inherits, under the same numbers.
 
     Returns:
         The finished process with `stdout`, `stderr` (text, undecodable bytes replaced).
@@ -61,11 +97,9 @@ def run(
         HostFault: It ended with another code; the message is the last thing it said.
     """
     words = [str(word) for word in argv]
-    if limits:
-        words = limits.wrapped(words)
     try:
         done = subprocess.run(
-            words,
+            limits.wrapped(words) if limits else words,
             input=stdin if stdin is not None else "",
             capture_output=True,
             text=True,
@@ -73,6 +107,7 @@ def run(
             timeout=timeout_s,
             env=env,
             cwd=cwd,
+            pass_fds=pass_fds,
             check=False,
         )
     except FileNotFoundError as error:

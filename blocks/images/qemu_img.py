@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.commands import Limits, run
+from blocks.commands import Confinement, Limits, run
 from blocks.errors import Conflict, HostFault
 from blocks.resources.image import ImageFormat
 
@@ -49,8 +49,21 @@ def info(path: Path, disk_format: ImageFormat | str) -> DiskInfo:
     Raises:
         HostFault: It is not of that format, or cannot be read.
     """
+    return _info(path, disk_format, INFO_LIMITS)
+
+
+def info_of_untrusted(path: Path, disk_format: str) -> DiskInfo:
+    """The same of a file that anybody may have made: QEMU can open that one only.
+
+    Raises:
+        HostFault: It is not of that format, or cannot be read.
+    """
+    return _info(path, disk_format, Confinement(INFO_LIMITS, reads=(path,)))
+
+
+def _info(path: Path, disk_format: str, limits: Limits | Confinement) -> DiskInfo:
     words = ("qemu-img", "info", "-U", "--output=json", "-f", disk_format, path)
-    said = json.loads(run(*words, limits=INFO_LIMITS).stdout)
+    said = json.loads(run(*words, limits=limits).stdout)
     specific = said.get("format-specific", {}).get("data", {})
     return DiskInfo(
         format=said["format"],

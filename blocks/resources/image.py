@@ -27,6 +27,16 @@ class ImageFormat(StrEnum):
     QCOW2 = "qcow2"
 
 
+class SourceFormat(StrEnum):
+    """The formats that an import takes; what is neither raw nor qcow2 is converted."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VDI = "vdi"
+    VHDX = "vhdx"
+
+
 class Deactivation(Resource):
     """That an operator or owner withdrew an image: no new VM is made from it.
 

@@ -1,0 +1,1 @@
+"""The formats that images come in, each read without QEMU before QEMU sees it."""
