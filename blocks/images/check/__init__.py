@@ -1,0 +1,28 @@
+"""The static check: what a cloud asks of an image, looked up in its files without booting it."""
+
+from __future__ import annotations
+
+from blocks.images.access.base import Access
+from blocks.images.check.boot import BOOT
+from blocks.images.check.cloud_init import CLOUD
+from blocks.images.check.guest import Guest
+from blocks.images.check.leftovers import LEFTOVERS
+from blocks.images.check.network import NETWORK
+from blocks.images.check.points import Point
+from blocks.images.check.report import CheckReport, Finding, Verdict
+
+#: All points, in the order in which they are told.
+POINTS: tuple[Point, ...] = (*BOOT.all, *NETWORK.all, *CLOUD.all, *LEFTOVERS.all)
+
+
+def look_at(access: Access) -> tuple[Finding, ...]:
+    """Look at every point.
+
+    Args:
+        access: The image's files.
+    """
+    guest = Guest(access)
+    return tuple(point.finding(guest) for point in POINTS)
+
+
+__all__ = ["POINTS", "CheckReport", "Finding", "Verdict", "look_at"]
