@@ -1,8 +1,8 @@
 """debugfs(8): an ext file system read and written in user space.
 
-It runs under limits of memory and time, what it says is read up to a limit, and what it writes
-goes into files that we name: whatever a file system claims, nothing of it is taken for a path
-of this host. One process answers all that is asked of one file system.
+It runs confined: under limits, without network, with no file in reach but the disk and the two
+that pass between us; what it says is read up to a limit. Whatever a file system claims, nothing
+of it is taken for a path of this host. One process answers all that is asked of one file system.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from blocks.commands import Limits, run
-from blocks.errors import HostFault, InvalidRequest, Transient, UnsafeImage, Unsupported
+from blocks.commands import Confinement, Limits, run
+from blocks.errors import HostFault, InvalidRequest, Transient, UnsafeImage
 from blocks.images.access.base import Node
 from blocks.images.file_systems import FileSystem
 
@@ -59,7 +59,8 @@ class Volume:
     """
 
     def __init__(self, raw: Path, held: FileSystem, scratch: Path) -> None:
-        self._image = f"{raw.absolute()}?offset={held.offset}"
+        self._raw = raw.absolute()
+        self._image = f"{self._raw}?offset={held.offset}"
         self._listed: dict[int, dict[str, Inode]] = {}
         self._dialogue: _Dialogue | None = None
         self.scratch = scratch
@@ -105,7 +106,8 @@ class Volume:
     def content(self, number: int, limit: int) -> bytes:
         """A file's content, as far as the limit."""
         out = self.scratch / "out"
-        out.unlink(missing_ok=True)
+        # Nothing of the last one where debugfs refuses this one.
+        out.write_bytes(b"")
         self._ask(f"dump <{number}> out")
         with out.open("rb") as file:
             return file.read(limit)
@@ -117,7 +119,7 @@ class Volume:
         """
         if self._dialogue is None or not self._dialogue.writable:
             self.close()
-            self._dialogue = _Dialogue(self._image, self.scratch, writable=True)
+            self._dialogue = self._start(writable=True)
         self._listed.clear()
         self._dialogue.ask(*lines)
         return self._dialogue.complaints()
@@ -131,7 +133,7 @@ class Volume:
         done = run(
             *("e2fsck", "-f", "-n", self._image),
             cwd=self.scratch,
-            limits=_LIMITS,
+            limits=Confinement(_LIMITS, (self._raw,)),
             ok_codes=range(256),
             timeout_s=600,
         )
@@ -144,37 +146,41 @@ class Volume:
 
     def _ask(self, line: str) -> bytes:
         if self._dialogue is None:
-            self._dialogue = _Dialogue(self._image, self.scratch)
+            self._dialogue = self._start()
         return self._dialogue.ask(line)
+
+    def _start(self, *, writable: bool = False) -> _Dialogue:
+        into, out = self.scratch / "in", self.scratch / "out"
+        into.touch()
+        out.touch()
+        # -c leaves the bitmaps alone, which only matter to one who writes. Unbuffered, it
+        # answers a question before it is asked the next.
+        words = ["stdbuf", "-o0", "debugfs", "-w" if writable else "-c", "-f", "-", self._image]
+        reads, writes = ((into,), (out, self._raw)) if writable else ((self._raw,), (out,))
+        confinement = Confinement(_LIMITS, reads, writes)
+        return _Dialogue(confinement.wrapped(words), self.scratch, writable=writable)
 
 
 class _Dialogue:
     """A running debugfs that is asked, and answers.
 
     Args:
-        image: What it opens.
+        words: Its command line.
         folder: Where it runs.
         writable: It may change the file system.
     """
 
-    def __init__(self, image: str, folder: Path, *, writable: bool = False) -> None:
-        # -c leaves the bitmaps alone, which only matter to one who writes. Unbuffered, it
-        # answers a question before it is asked the next.
+    def __init__(self, words: list[str], folder: Path, *, writable: bool) -> None:
         self.writable = writable
-        words = ["stdbuf", "-o0", "debugfs", "-w" if writable else "-c", "-f", "-", image]
         self._complaints: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        try:
-            self._program = subprocess.Popen(
-                _LIMITS.wrapped(words),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._complaints,
-                bufsize=0,
-                cwd=folder,
-            )
-        except FileNotFoundError as error:
-            self._complaints.close()
-            raise Unsupported("prlimit is not installed", hint="install util-linux") from error
+        self._program = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            bufsize=0,
+            cwd=folder,
+        )
 
     def close(self) -> None:
         """End it, and wait for that: only then is all written."""

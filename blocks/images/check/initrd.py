@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from blocks.commands import Limits
+from blocks.commands import Confinement, Limits
 from blocks.errors import UnsafeImage, Unsupported
 
 _MIB = 1024 * 1024
@@ -107,7 +107,7 @@ class _Unpacked(io.RawIOBase):
             shutil.copyfileobj(packed, source)
             source.seek(0)
             self._program = subprocess.Popen(
-                _LIMITS.wrapped(words),
+                Confinement(_LIMITS).wrapped(words),
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
