@@ -59,7 +59,9 @@ class Exports:
         self._directory = directory
 
     @contextmanager
-    def open(self, disk: Path, disk_format: ImageFormat | str) -> Iterator[Path]:
+    def open(
+        self, disk: Path, disk_format: ImageFormat | str, *, writable: bool = True
+    ) -> Iterator[Path]:
         """Show a disk as a raw file, as long as the block runs.
 
         When the block is left, all that was written is in the disk, and nobody has it open.
@@ -67,6 +69,7 @@ class Exports:
         Args:
             disk: The disk; no QEMU may be using it.
             disk_format: Its format.
+            writable: Whether the raw file can be written to.
 
         Yields:
             The raw file. Its directory is the caller's scratch space.
@@ -75,20 +78,28 @@ class Exports:
             Unsupported: This host has no FUSE, or no qemu-storage-daemon.
             HostFault: The daemon did not start.
         """
+        with self.scratch(disk) as folder:
+            raw = folder / "raw"
+            raw.touch()
+            daemon = _start(disk, str(disk_format), raw, folder / "pid", writable=writable)
+            try:
+                _wait_until_ready(daemon, folder / "pid")
+                yield raw
+            finally:
+                _stop(daemon)
+
+    @contextmanager
+    def scratch(self, disk: Path) -> Iterator[Path]:
+        """The directory of a disk's export, for one at a time; gone when the block is left."""
         folder = self._folder(disk)
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder.with_suffix(".lock")):
             end(self._look(folder))
             folder.mkdir(mode=0o700)
             (folder / "disk").write_text(str(disk))
-            raw = folder / "raw"
-            raw.touch()
-            daemon = _start(disk, str(disk_format), raw, folder / "pid")
             try:
-                _wait_until_ready(daemon, folder / "pid")
-                yield raw
+                yield folder
             finally:
-                _stop(daemon)
                 end(self._look(folder))
 
     def release(self, disk: Path) -> None:
@@ -140,17 +151,20 @@ def _unescaped(path: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 
-def _start(disk: Path, disk_format: str, raw: Path, pid_file: Path) -> subprocess.Popen[bytes]:
+def _start(
+    disk: Path, disk_format: str, raw: Path, pid_file: Path, *, writable: bool
+) -> subprocess.Popen[bytes]:
     if not Path("/dev/fuse").exists():
         raise Unsupported("this kernel has no FUSE (/dev/fuse)", hint="give files by user data")
-    file = {"driver": "file", "node-name": "file", "filename": str(disk)}
-    node = {"driver": disk_format, "node-name": "disk", "file": "file"}
+    only = {"read-only": not writable}
+    file = {"driver": "file", "node-name": "file", "filename": str(disk), **only}
+    node = {"driver": disk_format, "node-name": "disk", "file": "file", **only}
     export = {
         "type": "fuse",
         "id": "export",
         "node-name": "disk",
         "mountpoint": str(raw),
-        "writable": True,
+        "writable": writable,
         "growable": False,
     }
     words = ["setpriv", "--pdeathsig", "TERM", "--", "qemu-storage-daemon"]
