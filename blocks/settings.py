@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +38,9 @@ class Settings(BaseSettings):
         openvswitch_directory: Where Open vSwitch's database listens, where it is neither
             the system's place nor ours.
         mirror: Debian mirror for image builds; none means the one of this host's apt.
+        image_limit_gib: The largest image that an import takes, also unpacked.
+        import_networks: Networks that images may be fetched from although their addresses
+            are not public, as a JSON list: `["10.1.0.0/16"]`.
         boot_wait_s: Seconds that step 47 waits for a guest's init; none means as long as
             its image says (`boot_timeout_s`), here and below.
         address_wait_s: Seconds that step 48 waits for a guest to answer on the network.
@@ -64,6 +67,8 @@ class Settings(BaseSettings):
     openvswitch: Literal["system", "own"] = "system"
     openvswitch_directory: Path | None = None
     mirror: str | None = None
+    image_limit_gib: float = Field(default=100.0, gt=0)
+    import_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     boot_wait_s: float | None = Field(default=None, gt=0)
     address_wait_s: float | None = Field(default=None, gt=0)
     ready_wait_s: float | None = Field(default=None, gt=0)

@@ -14,7 +14,7 @@ from blocks import changes
 from blocks.images import busybox_guest, debian_guest, qemu_img
 from blocks.images.cloud_init import CloudInit, GuestFiles, TreeFiles, look
 from blocks.images.disk_layout import make_disk
-from blocks.images.files import replacing
+from blocks.images.files import part_of, replacing
 from blocks.images.inspection import inspect
 from blocks.images.locks import locked
 from blocks.images.packages import PackageSource
@@ -138,10 +138,12 @@ class Builder:
         shutil.rmtree(self._scratch / image_id, ignore_errors=True)
         self._note(image_id).unlink(missing_ok=True)
         self.schema(image_id).unlink(missing_ok=True)
-        path = self.path(image_id)
-        if path.exists():
-            path.unlink()
-            changes.record(f"Removed the image file {path}", ["rm", str(path)])
+        for form in ImageFormat:
+            path = self._store / f"{image_id}.{form}"
+            part_of(path).unlink(missing_ok=True)
+            if path.exists():
+                path.unlink()
+                changes.record(f"Removed the image file {path}", ["rm", str(path)])
 
     def _note(self, image_id: str) -> Path:
         return self._store / f"{image_id}.json"

@@ -7,7 +7,7 @@ opens whatever a header names (CVE-2024-32498, CVE-2026-24708). So no call here 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blocks.commands import Confinement, Limits, run
@@ -128,6 +128,58 @@ def convert(
     words += [str(source), str(target)]
     run(*words, limits=_COPY_LIMITS, timeout_s=_COPY_TIMEOUT_S)
     return words
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a conversion makes.
+
+    Attributes:
+        format: The target's format.
+        compressed: For qcow2: compress the clusters (zstd).
+        limit_bytes: The most that the target's file may have.
+    """
+
+    format: ImageFormat
+    compressed: bool
+    limit_bytes: int
+
+
+def convert_untrusted(
+    source: Path,
+    source_format: str,
+    target: Path,
+    outcome: Outcome,
+) -> list[str]:
+    """Copy a disk that anybody may have made: QEMU reaches these two files only.
+
+    Args:
+        source: What is copied; it was inspected.
+        source_format: Its format.
+        target: The file to make.
+        outcome: What it is to be.
+
+    Returns:
+        The command.
+
+    Raises:
+        HostFault: It cannot be read, or the target would be too large.
+    """
+    words = ["qemu-img", "convert", "-f", source_format, "-O", outcome.format]
+    if outcome.compressed:
+        words += ["-c", "-o", "compression_type=zstd"]
+    words += [str(source), str(target)]
+    target.touch()
+    limits = replace(_COPY_LIMITS, file_bytes=outcome.limit_bytes)
+    confined = Confinement(limits, reads=(source,), writes=(target,))
+    run(*words, limits=confined, timeout_s=_COPY_TIMEOUT_S)
+    return words
+
+
+def check_untrusted(path: Path, disk_format: str) -> None:
+    """Check a qcow2's own consistency, as `check` does, with that file alone in reach."""
+    words = ("qemu-img", "check", "-q", "-f", disk_format, path)
+    run(*words, limits=Confinement(_COPY_LIMITS, reads=(path,)), timeout_s=600)
 
 
 def resize(path: Path, disk_format: ImageFormat | str, size_bytes: int) -> list[str]:

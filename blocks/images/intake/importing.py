@@ -1,0 +1,342 @@
+"""The import of one image: each part can be done again, and goes on where it stopped.
+
+All of it lies in a directory of the image's own, `build/ID/`, until the whole and inspected
+result is renamed into the store.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urljoin, urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from blocks import changes
+from blocks.errors import HostFault, InvalidRequest, NotFound, UnsafeImage
+from blocks.images import qemu_img
+from blocks.images.files import replacing
+from blocks.images.formats.magic import WRAPPINGS, looks_like
+from blocks.images.inspection import Inspection, inspect, open_regular
+from blocks.images.intake.download import Downloader, Progress
+from blocks.images.intake.unpacking import sha256_of, unpack, write_sparsely
+from blocks.resources.base import Sha256
+from blocks.resources.image import ImageFormat, SourceFormat
+
+_CHUNK = 4 * 1024 * 1024
+_SUMS = "SHA256SUMS"
+_LONGEST_SUMS = 1024 * 1024
+#: What a qcow2 needs beside a guest's data, more than enough: a part of the virtual size for
+#: its L2 tables and refcounts, and something for the rest.
+_TABLES_PART, _TABLES_REST = 4096, 16 * 1024**2
+
+
+class Inspected(BaseModel):
+    """What was fetched, unpacked and found to be safe.
+
+    Attributes:
+        path: The file.
+        format: What it is.
+        virtual_size_bytes: What a guest sees.
+        encrypted: Whether it is a qcow2 with LUKS inside.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    format: SourceFormat
+    virtual_size_bytes: int
+    encrypted: bool
+
+
+class ImportedImage(BaseModel):
+    """An image that was taken in: what the catalogue has to know of its file.
+
+    Attributes:
+        path: Its file in the store.
+        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    format: ImageFormat
+    sha256: Sha256
+    size_bytes: int
+    virtual_size_bytes: int
+    encrypted: bool
+
+
+class Intake:
+    """Takes images in.
+
+    Args:
+        store: Where finished images go.
+        scratch: Where a directory for each import is made, and removed again.
+        limit_bytes: The largest file, packed or unpacked.
+        forbidden: No file below it is imported: it is ours.
+        downloader: Fetches from URLs.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        scratch: Path,
+        limit_bytes: int,
+        forbidden: Path,
+        downloader: Downloader,
+    ) -> None:
+        self._store = store
+        self._scratch = scratch
+        self._limit = limit_bytes
+        self._forbidden = forbidden
+        self._downloader = downloader
+
+    def fetch(
+        self,
+        source: str,
+        image_id: str,
+        expected: str | None,
+        progress: Progress,
+    ) -> str | None:
+        """Have what a source names in the image's own directory, its checksum compared.
+
+        Args:
+            source: An http or https URL, or the absolute path of a file.
+            image_id: The image's id, chosen before.
+            expected: The SHA-256 that it has to have; `SHA256SUMS` to read it from the file
+                of that name beside the source; None: it is not compared.
+            progress: Told now and then.
+
+        Returns:
+            The checksum that was compared.
+
+        Raises:
+            NotFound: There is no such file, or it is not in `SHA256SUMS`.
+            InvalidRequest: The source is wrong.
+            Denied: It may not be fetched from there.
+            UnsafeImage: It is another file than the checksum says, or too large.
+            Transient: The server does not answer, or breaks off.
+        """
+        folder = self._folder(image_id)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target = folder / "source"
+        of_url = "://" in source
+        if expected == _SUMS:
+            expected = self._expected(source, of_url=of_url)
+        if of_url:
+            checked = expected is not None
+            self._downloader.fetch(source, target, self._limit, progress, checked=checked)
+        else:
+            self._copy(Path(source), target, progress)
+        if expected is not None and sha256_of(target) != expected:
+            target.unlink()
+            raise UnsafeImage(
+                f"the file has another checksum than {expected}",
+                hint="it is damaged, or not the one that was meant",
+            )
+        size = target.stat().st_size
+        changes.record(f"Fetched {size} bytes of the image", ["curl", "-o", str(target), source])
+        return expected
+
+    def inspect(
+        self,
+        image_id: str,
+        declared: SourceFormat | None,
+        progress: Callable[[int], None],
+        *,
+        encrypted: bool = False,
+    ) -> Inspected:
+        """Unpack what was fetched where it is packed, and look whether it is safe.
+
+        Args:
+            image_id: The image.
+            declared: Its format; None: what its magic bytes say.
+            progress: Told now and then how much is unpacked.
+            encrypted: Whether it is said to be encrypted.
+
+        Raises:
+            UnsafeImage: It is not what it is said to be, or reaches outside of itself.
+        """
+        path = self._folder(image_id) / "source"
+        actual = _looks_like(path)
+        if actual in WRAPPINGS:
+            unpacked = path.with_name("unpacked")
+            unpack(path, actual, unpacked, self._limit, progress)
+            changes.record(f"Unpacked {path}", [actual, "-d", str(path)])
+            path = unpacked
+            actual = _looks_like(path)
+        form = declared or _format(actual)
+        seen: Inspection = inspect(path, form, encrypted=encrypted)
+        return Inspected(
+            path=path,
+            format=seen.format,
+            virtual_size_bytes=seen.virtual_size_bytes,
+            encrypted=seen.encrypted,
+        )
+
+    def convert(
+        self, image_id: str, inspected: Inspected, target: ImageFormat, *, compressed: bool
+    ) -> ImportedImage:
+        """Put an inspected image into the store, in the catalogue's format.
+
+        What is made is inspected as what it is now; it is in the store whole, or not at all.
+
+        Args:
+            image_id: The image.
+            inspected: What `inspect` found.
+            target: The format in the catalogue.
+            compressed: For qcow2: with compressed clusters.
+
+        Raises:
+            UnsafeImage: It cannot be read, or what it became is too large, or not safe.
+        """
+        finished = self.finished(image_id)
+        if finished is not None:
+            return finished
+        self._store.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if target is ImageFormat.RAW and inspected.virtual_size_bytes > self._limit:
+            size = inspected.virtual_size_bytes
+            raise UnsafeImage(f"as raw it has {size} bytes, {self._limit} are allowed")
+        path = self._store / f"{image_id}.{target}"
+        made = self._folder(image_id) / f"made.{target}"
+        made.unlink(missing_ok=True)
+        words = self._convert(inspected, target, made, compressed=compressed)
+        seen = inspect(made, target, encrypted=inspected.encrypted)
+        digest = sha256_of(made)
+        with replacing(path, mode=0o644) as part:
+            made.replace(part)
+        imported = ImportedImage(
+            path=path,
+            format=target,
+            sha256=digest,
+            size_bytes=seen.size_bytes,
+            virtual_size_bytes=seen.virtual_size_bytes,
+            encrypted=seen.encrypted,
+        )
+        with replacing(self._note(image_id), mode=0o644) as part:
+            part.write_text(json.dumps(imported.model_dump(mode="json"), indent=2))
+        shutil.rmtree(self._folder(image_id))
+        changes.record("Put the image into the store", [*words[:-1], str(path)])
+        return imported
+
+    def finished(self, image_id: str) -> ImportedImage | None:
+        """What an earlier import of this id made, if it came to its end."""
+        note = self._note(image_id)
+        if not note.is_file():
+            return None
+        imported = ImportedImage.model_validate_json(note.read_text())
+        there = imported.path.is_file() and imported.path.stat().st_size == imported.size_bytes
+        return imported if there else None
+
+    def _convert(
+        self, inspected: Inspected, target: ImageFormat, made: Path, *, compressed: bool
+    ) -> list[str]:
+        source = inspected.path
+        as_it_is = inspected.encrypted or (
+            target is ImageFormat.RAW and inspected.format is SourceFormat.RAW
+        )
+        if as_it_is:
+            source.replace(made)
+            return ["cp", str(source), str(made)]
+        outcome = qemu_img.Outcome(
+            format=target,
+            compressed=compressed and target is ImageFormat.QCOW2,
+            limit_bytes=self._limit + inspected.virtual_size_bytes // _TABLES_PART + _TABLES_REST,
+        )
+        try:
+            words = qemu_img.convert_untrusted(source, inspected.format, made, outcome)
+            if target is ImageFormat.QCOW2:
+                qemu_img.check_untrusted(made, target)
+        except HostFault as error:
+            raise UnsafeImage(f"the image cannot be converted: {error.message}") from error
+        return words
+
+    def _folder(self, image_id: str) -> Path:
+        return self._scratch / image_id
+
+    def _note(self, image_id: str) -> Path:
+        return self._store / f"{image_id}.json"
+
+    def _copy(self, source: Path, target: Path, progress: Progress) -> None:
+        """Copy a file of this host, its holes too: what was inspected cannot change then."""
+        path = source.resolve()
+        if path.is_relative_to(self._forbidden.resolve()):
+            raise InvalidRequest(f"{source} is a file of Fifty Steps itself")
+        with open_regular(path) as reader, target.open("wb") as writer:
+            total = path.stat().st_size
+            if total > self._limit:
+                raise UnsafeImage(f"the file has {total} bytes, {self._limit} are allowed")
+            done = 0
+            while chunk := reader.read(_CHUNK):
+                write_sparsely(writer, chunk)
+                done += len(chunk)
+                if done > self._limit:
+                    raise UnsafeImage(f"the file grows beyond the {self._limit} bytes allowed")
+                progress(done, total)
+            writer.truncate(done)
+
+    def _expected(self, source: str, *, of_url: bool) -> str:
+        """The checksum of a source in the `SHA256SUMS` beside it."""
+        if of_url:
+            beside = urljoin(source, _SUMS)
+            name = PurePosixPath(unquote(urlsplit(source).path)).name
+            content = self._downloader.small(beside)
+        else:
+            beside = str(Path(source).with_name(_SUMS))
+            name = Path(source).name
+            content = _small_file(Path(beside))
+        if content is None:
+            raise NotFound(f"there is no {beside}", hint="give the checksum itself: --sha256")
+        found = checksum_of(name, content.decode(errors="replace"))
+        if found is None:
+            raise NotFound(f"{beside} has no checksum of {name!r}")
+        return found
+
+
+def checksum_of(name: str, sums: str) -> str | None:
+    """A file's checksum in the text that `sha256sum` prints (or with `--tag`, as BSD's).
+
+    Where it is there twice with different checksums, none of them counts.
+    """
+    found = set()
+    for line in sums.splitlines():
+        if line.startswith("SHA256 (") and ") = " in line:
+            other, _, digest = line.removeprefix("SHA256 (").rpartition(") = ")
+        else:
+            digest, _, other = line.partition(" ")
+            other = other.lstrip(" *").removeprefix("./")
+        digest = digest.strip().lower()
+        if other.strip() == name and len(digest) == 64 and not set(digest) - set("0123456789abcdef"):
+            found.add(digest)
+    return found.pop() if len(found) == 1 else None
+
+
+def _small_file(path: Path) -> bytes | None:
+    try:
+        with open_regular(path.resolve()) as file:
+            return file.read(_LONGEST_SUMS)
+    except NotFound:
+        return None
+
+
+def _looks_like(path: Path) -> str | None:
+    with open_regular(path) as file:
+        return looks_like(file)
+
+
+def _format(actual: str | None) -> SourceFormat:
+    """The format by the magic bytes.
+
+    Raises:
+        UnsafeImage: It is none that can be taken in.
+    """
+    try:
+        return SourceFormat(actual or SourceFormat.RAW)
+    except ValueError as error:
+        raise UnsafeImage(
+            f"the file is {actual}, which is not imported",
+            hint=f"there are: {', '.join(SourceFormat)}, also packed by {', '.join(WRAPPINGS)}",
+        ) from error
