@@ -175,7 +175,7 @@ def _of_ours(folder: Path) -> list[str]:
 def test_a_killed_process_leaves_nothing_that_matters(
     disk: Path, exports: Exports, method: Method
 ) -> None:
-    words = [sys.executable, "-c", KILLED, disk, method]
+    words = [sys.executable, "-c", KILLED, str(disk), method]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"root:")

@@ -208,6 +208,19 @@ class Access(ABC):
             and self.read(wanted.path, limit=node.size) == wanted.content
         )
 
+    def require_no_directory(self, change: Put) -> None:
+        """Make sure that no directory is in a file's place.
+
+        Raises:
+            InvalidRequest: There is one.
+        """
+        node = self.find(change.path, follow=False)
+        if node is not None and node.is_directory:
+            raise InvalidRequest(
+                f"{change.path} cannot be written into the disk",
+                hint="a directory is in its place",
+            )
+
     def is_done(self, change: Change) -> bool:
         """Whether the guest is already as a change wants it."""
         if isinstance(change, Put):

@@ -219,6 +219,7 @@ class MountedAccess(Access):
             os.close(handle)
 
     def _put(self, change: Put) -> None:
+        self.require_no_directory(change)
         path = PurePosixPath(change.path)
         for folder in reversed(path.parent.parents):
             self._have_folder(folder)

@@ -128,6 +128,8 @@ class DebugfsAccess(Access):
             if isinstance(change, Remove):
                 lines = self._remove(change, parent)
             else:
+                # debugfs's `write` would put a second entry beside it.
+                self.require_no_directory(change)
                 (volume.scratch / "in").write_bytes(change.content)
                 lines = _put(change, parent)
             said = volume.change(lines)
