@@ -34,6 +34,8 @@ class Capabilities:
         cpu_models: Models that run here without losing a feature.
         rng_backends: virtio-rng's backends.
         max_vcpus: The most that the machine type takes.
+        firmwares: Kinds of firmware that libvirt finds (`bios`, `efi`).
+        tpm: Whether a guest can have a TPM 2.0 of its own (swtpm).
     """
 
     accelerator: Accelerator
@@ -46,6 +48,8 @@ class Capabilities:
     disk_buses: frozenset[str]
     rng_backends: frozenset[str]
     max_vcpus: int
+    firmwares: frozenset[str] = frozenset()
+    tpm: bool = False
 
 
 def choose_accelerator(wanted: str, offered: frozenset[str]) -> Accelerator:
@@ -176,6 +180,8 @@ def read_capabilities(connection: Connection, wanted: str) -> Capabilities:
         disk_buses=_enum(domain, "devices/disk/enum[@name='bus']"),
         rng_backends=_enum(domain, "devices/rng/enum[@name='backendModel']"),
         max_vcpus=int(vcpu.get("max", "1")) if vcpu is not None else 1,
+        firmwares=_enum(domain, "os/enum[@name='firmware']"),
+        tpm="emulator" in _enum(domain, "devices/tpm[@supported='yes']/enum[@name='backendModel']"),
     )
 
 

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lxml import etree
 
+from blocks.hypervisor import windows
 from blocks.hypervisor.guest import BackingFile, DiskSpec, GuestSpec, InterfaceSpec
 from blocks.marks import DOMAIN_METADATA_URI
 from blocks.resources import ImageFormat
@@ -46,15 +48,18 @@ def compose_domain(spec: GuestSpec, chains: Mapping[str, Sequence[BackingFile]])
     mark = _mark(root, spec)
     _text(root, "memory", str(spec.ram_mib), unit="MiB")
     _text(root, "vcpu", str(spec.vcpus))
-    system = etree.SubElement(root, "os")
-    _text(system, "type", "hvm", arch="x86_64", machine=spec.machine)
-    etree.SubElement(system, "boot", dev="hd")
-    etree.SubElement(system, "bios", useserial="yes")
+    _system(root, spec)
     features = etree.SubElement(root, "features")
     etree.SubElement(features, "acpi")
     etree.SubElement(features, "apic")
-    _cpu(root, spec)
-    etree.SubElement(root, "clock", offset="utc")
+    if spec.system == "windows":
+        windows.add_features(features, spec)
+    cpu = _cpu(root, spec)
+    if spec.system == "windows":
+        windows.add_topology(cpu, spec)
+        windows.add_clock(root, spec)
+    else:
+        etree.SubElement(root, "clock", offset="utc")
     _text(root, "on_poweroff", "destroy")
     _text(root, "on_reboot", "restart")
     _text(root, "on_crash", "destroy")
@@ -65,11 +70,15 @@ def compose_domain(spec: GuestSpec, chains: Mapping[str, Sequence[BackingFile]])
     _text(devices, "emulator", str(spec.emulator))
     for disk in spec.disks:
         _disk(devices, disk, chains.get(disk.target, ()))
+    for number, medium in enumerate(spec.media):
+        _medium(devices, medium, number)
     _controllers(devices, spec)
     for interface in spec.interfaces:
         _interface(devices, interface)
     _consoles(devices, spec)
     _small_devices(devices, spec)
+    if spec.system == "windows":
+        windows.add_devices(devices, spec)
     mark.set("digest", hashlib.sha256(etree.tostring(root)).hexdigest())
     return etree.tostring(root, pretty_print=True, encoding="unicode")
 
@@ -107,11 +116,28 @@ def _mark(root: etree._Element, spec: GuestSpec) -> etree._Element:
     )
 
 
-def _cpu(root: etree._Element, spec: GuestSpec) -> None:
+def _system(root: etree._Element, spec: GuestSpec) -> None:
+    """How it starts: from its disk, or from a medium where that has no boot loader yet."""
+    system = etree.SubElement(root, "os")
+    if spec.firmware == "uefi":
+        system.set("firmware", "efi")
+    _text(system, "type", "hvm", arch="x86_64", machine=spec.machine)
+    if spec.firmware == "uefi":
+        firmware = etree.SubElement(system, "firmware")
+        etree.SubElement(firmware, "feature", enabled="no", name="secure-boot")
+    etree.SubElement(system, "boot", dev="hd")
+    if spec.media:
+        etree.SubElement(system, "boot", dev="cdrom")
+    if spec.firmware == "bios":
+        etree.SubElement(system, "bios", useserial="yes")
+
+
+def _cpu(root: etree._Element, spec: GuestSpec) -> etree._Element:
     cpu = etree.SubElement(root, "cpu", mode=spec.cpu.mode)
     if spec.cpu.mode == "custom":
         cpu.set("match", "exact")
         _text(cpu, "model", spec.cpu.model or "", fallback="forbid")
+    return cpu
 
 
 def _source(parent: etree._Element, path: str) -> None:
@@ -136,12 +162,22 @@ def _disk(devices: etree._Element, disk: DiskSpec, chain: Sequence[BackingFile])
             etree.SubElement(below, "format", type=backing.format.value)
             _source(below, str(backing.path))
         etree.SubElement(below, "backingStore")
-    etree.SubElement(element, "target", dev=disk.target, bus="virtio")
+    etree.SubElement(element, "target", dev=disk.target, bus=disk.bus)
     if disk.readonly:
         etree.SubElement(element, "readonly")
     if disk.serial:
         _text(element, "serial", disk.serial)
     etree.SubElement(element, "alias", name=disk.alias)
+
+
+def _medium(devices: etree._Element, path: Path, number: int) -> None:
+    """A drive with a medium; from the end of the alphabet, so that it never meets a disk."""
+    element = etree.SubElement(devices, "disk", type="file", device="cdrom")
+    etree.SubElement(element, "driver", name="qemu", type=ImageFormat.RAW.value)
+    _source(element, str(path))
+    etree.SubElement(element, "target", dev=f"sd{chr(ord('z') - number)}", bus="sata")
+    etree.SubElement(element, "readonly")
+    etree.SubElement(element, "alias", name=f"ua-medium-{number}")
 
 
 def _controllers(devices: etree._Element, spec: GuestSpec) -> None:
@@ -158,7 +194,7 @@ def _interface(devices: etree._Element, interface: InterfaceSpec) -> None:
     element = etree.SubElement(devices, "interface", type="ethernet")
     etree.SubElement(element, "mac", address=interface.mac)
     etree.SubElement(element, "target", dev=interface.tap, managed="no")
-    etree.SubElement(element, "model", type="virtio")
+    etree.SubElement(element, "model", type=interface.model)
     etree.SubElement(element, "mtu", size=str(interface.mtu))
     etree.SubElement(element, "alias", name=interface.alias)
     etree.SubElement(element, "rom", enabled="no")

@@ -19,26 +19,36 @@ class DiskSpec(Resource):
     """A disk of the guest.
 
     Attributes:
-        target: The device name (`vda`).
+        target: The device name (`vda`, on a SATA bus `sda`); it says the bus.
         serial: What the guest finds in `/sys/block/DEV/serial`; 20 characters at most.
         alias: The device's id in libvirt and QEMU (`ua-...`).
     """
 
     path: Path
     format: ImageFormat
-    target: str = Field(pattern=r"^vd[a-z]$")
+    target: str = Field(pattern=r"^[sv]d[a-z]$")
     alias: str = Field(pattern=r"^ua-[A-Za-z0-9_-]+$")
     serial: str | None = Field(default=None, max_length=20)
     readonly: bool = False
 
+    @property
+    def bus(self) -> str:
+        """The bus that it is on."""
+        return "sata" if self.target.startswith("s") else "virtio"
+
 
 class InterfaceSpec(Resource):
-    """A network interface of the guest, on a tap that is there already (step 36)."""
+    """A network interface of the guest, on a tap that is there already (step 36).
+
+    Attributes:
+        model: The device; `e1000e` for guests without virtio's drivers.
+    """
 
     tap: str = Field(max_length=15)
     mac: MacAddress
     mtu: int = Field(ge=68, le=65535)
     alias: str = Field(pattern=r"^ua-[A-Za-z0-9_-]+$")
+    model: Literal["virtio", "e1000e"] = "virtio"
 
 
 class CpuSpec(Resource):
@@ -58,6 +68,10 @@ class GuestSpec(Resource):
         rng: Where virtio-rng gets its bytes: QEMU itself, or /dev/urandom.
         panic_device: Whether a panic of the guest's kernel becomes the state `crashed`.
         spare_ports: Free PCIe root ports, each for one device plugged in later.
+        system: What the guest's machine is made for; see `windows`.
+        firmware: SeaBIOS, or UEFI by the firmware that libvirt finds.
+        tpm: Whether it has a TPM 2.0 (swtpm).
+        media: ISO files in SATA drives; the guest boots from them where its disk does not boot.
     """
 
     instance_id: str
@@ -79,6 +93,10 @@ class GuestSpec(Resource):
     rng: Literal["builtin", "urandom"] = "builtin"
     panic_device: bool = True
     spare_ports: int = Field(default=4, ge=0, le=16)
+    system: Literal["linux", "windows"] = "linux"
+    firmware: Literal["bios", "uefi"] = "bios"
+    tpm: bool = False
+    media: tuple[Path, ...] = Field(default=(), max_length=4)
 
 
 class BackingFile(Resource):

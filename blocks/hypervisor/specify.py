@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from blocks.errors import Conflict, Unsupported
 from blocks.hypervisor.capabilities import Capabilities
@@ -69,6 +70,69 @@ def specify(
         console_log=directory / CONSOLE_LOG,
         rng="builtin" if "builtin" in known.rng_backends else "urandom",
     )
+
+
+def for_windows(
+    spec: GuestSpec,
+    known: Capabilities,
+    media: Sequence[Path],
+    *,
+    firmware: Literal["bios", "uefi"] = "uefi",
+    virtio: bool = True,
+) -> GuestSpec:
+    """A guest's specification as Windows, or its installer, needs it.
+
+    Args:
+        spec: The guest, as of `specify`.
+        known: What this host can do.
+        media: ISO files for its drives: the installer's first.
+        firmware: What the disk is, or will be, made for.
+        virtio: Whether it has, or is given, virtio's drivers; else its disks are SATA's and
+            its interfaces Intel's.
+
+    Raises:
+        Unsupported: This host lacks something; the message names all of it.
+    """
+    missing = []
+    if firmware == "uefi" and "efi" not in known.firmwares:
+        missing.append("UEFI firmware (ovmf)")
+    if (media or not virtio) and "sata" not in known.disk_buses:
+        missing.append("SATA drives")
+    if missing:
+        raise Unsupported(f"this host lacks {', '.join(missing)} for Windows")
+    disks, interfaces = spec.disks, spec.interfaces
+    if not virtio:
+        disks = tuple(
+            disk.model_copy(update={"target": f"sd{disk.target[-1]}"})
+            for disk in _off_the_drives(disks, len(media))
+        )
+        interfaces = tuple(one.model_copy(update={"model": "e1000e"}) for one in interfaces)
+    return spec.model_copy(
+        update={
+            "system": "windows",
+            "firmware": firmware,
+            # Without the driver of pvpanic Windows would show an unknown device.
+            "panic_device": virtio,
+            "tpm": known.tpm,
+            "media": tuple(media),
+            "disks": disks,
+            "interfaces": interfaces,
+        }
+    )
+
+
+def _off_the_drives(disks: Sequence[DiskSpec], drives: int) -> list[DiskSpec]:
+    """The disks, those at the end of the alphabet moved to before the drives' letters."""
+    first_drive = ord("z") - drives + 1
+    free = first_drive - 1
+    moved = []
+    for disk in disks:
+        if ord(disk.target[-1]) >= first_drive:
+            moved.append(disk.model_copy(update={"target": f"{disk.target[:-1]}{chr(free)}"}))
+            free -= 1
+        else:
+            moved.append(disk)
+    return moved
 
 
 def _cpu(known: Capabilities, model: str | None) -> CpuSpec | None:
