@@ -1,0 +1,185 @@
+"""Changing an image's files: the result is a new image, the old one is only read.
+
+The work happens in an overlay in the new image's own directory (`build/ID/`): it begins empty,
+however large the image is, and is flattened into the store when all is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from blocks import changes
+from blocks.errors import Conflict, InvalidRequest, Unsupported
+from blocks.images import qemu_img
+from blocks.images.access.base import Change, Method, Put, Remove
+from blocks.images.access.opening import open_access
+from blocks.images.exports import Exports
+from blocks.images.files import replacing
+from blocks.images.generalising import generalising
+from blocks.images.inspection import inspect
+from blocks.resources.base import Sha256
+from blocks.resources.image import Image, ImageFormat
+
+_OVERLAY = "edited.qcow2"
+
+
+class EditedImage(BaseModel):
+    """An image that was changed: what the catalogue has to know of its file.
+
+    Attributes:
+        path: Its file in the store.
+        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    format: ImageFormat
+    sha256: Sha256
+    size_bytes: int
+    virtual_size_bytes: int
+
+
+class Editor:
+    """Changes images.
+
+    Args:
+        store: Where finished images go.
+        scratch: Where a directory for each edit is made, and removed again.
+        exports: How a disk is seen as a raw file.
+    """
+
+    def __init__(self, store: Path, scratch: Path, exports: Exports) -> None:
+        self._store = store
+        self._scratch = scratch
+        self._exports = exports
+
+    def begin(self, source: Image, image_id: str) -> Path:
+        """Have an overlay on an image in the new one's own directory; an old one goes.
+
+        Args:
+            source: The image to change.
+            image_id: The new one's id, chosen before.
+
+        Raises:
+            Conflict: The image's file is not what the catalogue says.
+            Unsupported: It is encrypted.
+        """
+        if source.encrypted:
+            raise Unsupported("the image is encrypted: nothing here can look into it")
+        base = Path(source.path)
+        if not base.is_file() or base.stat().st_size != source.size_bytes:
+            raise Conflict(f"the file of the image {source.name!r} is not as it was recorded")
+        overlay = self._overlay(image_id)
+        self._exports.release(overlay)
+        shutil.rmtree(overlay.parent, ignore_errors=True)
+        overlay.parent.mkdir(parents=True, mode=0o700)
+        words = qemu_img.create_overlay(base, source.format, overlay)
+        changes.record(f"Created an overlay on the image {source.name}", words)
+        return overlay
+
+    def change(
+        self,
+        image_id: str,
+        wanted: Sequence[Change],
+        *,
+        generalise: bool,
+        trusted: bool,
+        method: Method | None,
+    ) -> Method:
+        """Change the files of an image that was begun; what is so already is left alone.
+
+        Args:
+            image_id: The new image.
+            wanted: The changes.
+            generalise: Also take out what makes it one certain machine.
+            trusted: Whether the host's kernel may read it; see `open_access`.
+            method: The way in; none: the one that `open_access` chooses.
+
+        Returns:
+            The way in that was taken.
+
+        Raises:
+            InvalidRequest: There is nothing to remove at a path, or a file cannot be written.
+            HostFault: The file system is not consistent afterwards.
+        """
+        overlay = self._overlay(image_id)
+        opening = open_access(
+            overlay, ImageFormat.QCOW2, self._exports,
+            trusted=trusted, writable=True, method=method,
+        )  # fmt: skip
+        with opening as guest:
+            for one in wanted:
+                if isinstance(one, Remove) and guest.find(one.path, follow=False) is None:
+                    raise InvalidRequest(f"there is no {one.path} in the image to remove")
+            all_ = [(_words(one), one) for one in wanted]
+            if generalise:
+                # First: what is given by the caller is there at the end.
+                all_ = [(f"Generalised ({why})", one) for why, one in generalising(guest)] + all_
+            missing = [(why, one) for why, one in all_ if not guest.is_done(one)]
+            guest.apply([one for _why, one in all_])
+            way = guest.method
+        for why, one in missing:
+            command = ["rm", "-r", one.path] if isinstance(one, Remove) else ["cp", "-", one.path]
+            changes.record(
+                f"{why}: {one.path}", ["guestfish", "--rw", "-a", str(overlay), *command]
+            )
+        return way
+
+    def finish(self, image_id: str) -> EditedImage:
+        """Put the changed image into the store, flattened, and inspected as what it is now."""
+        finished = self._finished(image_id)
+        if finished is not None:
+            return finished
+        overlay = self._overlay(image_id)
+        path = self._store / f"{image_id}.{ImageFormat.QCOW2}"
+        with replacing(path, mode=0o644) as part:
+            words = qemu_img.convert(
+                overlay, ImageFormat.QCOW2, part, ImageFormat.QCOW2, compressed=True
+            )
+            qemu_img.check(part, ImageFormat.QCOW2)
+            seen = inspect(part, ImageFormat.QCOW2)
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        edited = EditedImage(
+            path=path,
+            format=ImageFormat.QCOW2,
+            sha256=digest,
+            size_bytes=seen.size_bytes,
+            virtual_size_bytes=seen.virtual_size_bytes,
+        )
+        with replacing(self._note(image_id), mode=0o644) as part:
+            part.write_text(json.dumps(edited.model_dump(mode="json"), indent=2))
+        shutil.rmtree(overlay.parent)
+        changes.record("Put the changed image into the store", [*words[:-1], str(path)])
+        return edited
+
+    def release(self, image_id: str) -> None:
+        """End what a killed edit left open."""
+        self._exports.release(self._overlay(image_id))
+
+    def _overlay(self, image_id: str) -> Path:
+        return self._scratch / image_id / _OVERLAY
+
+    def _note(self, image_id: str) -> Path:
+        return self._store / f"{image_id}.json"
+
+    def _finished(self, image_id: str) -> EditedImage | None:
+        note = self._note(image_id)
+        if not note.is_file():
+            return None
+        edited = EditedImage.model_validate_json(note.read_text())
+        there = edited.path.is_file() and edited.path.stat().st_size == edited.size_bytes
+        return edited if there else None
+
+
+def _words(change: Change) -> str:
+    if isinstance(change, Put):
+        return f"Wrote {len(change.content)} bytes into the image"
+    return "Removed from the image"
