@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def run(
     ok_codes: Sequence[int] = (0,),
     limits: Limits | Confinement | None = None,
     pass_fds: Sequence[int] = (),
+    output: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and give back what it said.
 
@@ -87,6 +89,7 @@ def run(
         ok_codes: The exit codes that count as success.
         limits: Memory and time limits, or more than that, for untrusted input.
         pass_fds: Open files that it inherits, under the same numbers.
+        output: A file that takes its standard output, byte by byte; none: it is in `stdout`.
 
     Returns:
         The finished process with `stdout`, `stderr` (text, undecodable bytes replaced).
@@ -98,18 +101,20 @@ def run(
     """
     words = [str(word) for word in argv]
     try:
-        done = subprocess.run(
-            limits.wrapped(words) if limits else words,
-            input=stdin if stdin is not None else "",
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env=env,
-            cwd=cwd,
-            pass_fds=pass_fds,
-            check=False,
-        )
+        with output.open("wb") if output else nullcontext(subprocess.PIPE) as stdout:
+            done = subprocess.run(
+                limits.wrapped(words) if limits else words,
+                input=stdin if stdin is not None else "",
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                env=env,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                check=False,
+            )
     except FileNotFoundError as error:
         raise Unsupported(
             f"the program {words[0]} is not installed",
@@ -118,7 +123,7 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise Transient(f"{shlex.join(words)} did not end within {timeout_s:g} s") from error
     if done.returncode not in ok_codes:
-        said = " ".join((done.stderr.strip() or done.stdout).split())[-_LONGEST_MESSAGE:]
+        said = " ".join((done.stderr.strip() or done.stdout or "").split())[-_LONGEST_MESSAGE:]
         full = os.strerror(errno.ENOSPC) in said
         raise HostFault(
             f"{shlex.join(words)} ended with {done.returncode}: {said}",

@@ -60,7 +60,12 @@ class Exports:
 
     @contextmanager
     def open(
-        self, disk: Path, disk_format: ImageFormat | str, *, writable: bool = True
+        self,
+        disk: Path,
+        disk_format: ImageFormat | str,
+        *,
+        writable: bool = True,
+        window: tuple[int, int] | None = None,
     ) -> Iterator[Path]:
         """Show a disk as a raw file, as long as the block runs.
 
@@ -70,6 +75,7 @@ class Exports:
             disk: The disk; no QEMU may be using it.
             disk_format: Its format.
             writable: Whether the raw file can be written to.
+            window: Only these bytes of it, such as a partition: where they begin, how many.
 
         Yields:
             The raw file. Its directory is the caller's scratch space.
@@ -81,7 +87,9 @@ class Exports:
         with self.scratch(disk) as folder:
             raw = folder / "raw"
             raw.touch()
-            daemon = _start(disk, str(disk_format), raw, folder / "pid", writable=writable)
+            daemon = _start(
+                disk, str(disk_format), raw, folder / "pid", writable=writable, window=window
+            )
             try:
                 _wait_until_ready(daemon, folder / "pid")
                 yield raw
@@ -152,23 +160,33 @@ def _unescaped(path: str) -> str:
 
 
 def _start(
-    disk: Path, disk_format: str, raw: Path, pid_file: Path, *, writable: bool
+    disk: Path,
+    disk_format: str,
+    raw: Path,
+    pid_file: Path,
+    *,
+    writable: bool,
+    window: tuple[int, int] | None,
 ) -> subprocess.Popen[bytes]:
     if not Path("/dev/fuse").exists():
         raise Unsupported("this kernel has no FUSE (/dev/fuse)", hint="give files by user data")
     only = {"read-only": not writable}
     file = {"driver": "file", "node-name": "file", "filename": str(disk), **only}
     node = {"driver": disk_format, "node-name": "disk", "file": "file", **only}
+    nodes = [file, node]
+    if window is not None:
+        place = {"offset": window[0], "size": window[1]}
+        nodes.append({"driver": "raw", "node-name": "window", "file": "disk", **place, **only})
     export = {
         "type": "fuse",
         "id": "export",
-        "node-name": "disk",
+        "node-name": nodes[-1]["node-name"],
         "mountpoint": str(raw),
         "writable": writable,
         "growable": False,
     }
     words = ["setpriv", "--pdeathsig", "TERM", "--", "qemu-storage-daemon"]
-    words += ["--blockdev", json.dumps(file), "--blockdev", json.dumps(node)]
+    words += [word for one in nodes for word in ("--blockdev", json.dumps(one))]
     words += ["--export", json.dumps(export), "--pidfile", str(pid_file)]
     try:
         return subprocess.Popen(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from lxml import etree
 
+from blocks.errors import Unsupported
+from blocks.hypervisor.capabilities import Capabilities
 from blocks.hypervisor.domain_xml import compose_domain, compose_interface
 from blocks.hypervisor.guest import BackingFile, CpuSpec, DiskSpec, GuestSpec, InterfaceSpec
+from blocks.hypervisor.specify import for_windows
 from blocks.marks import DOMAIN_METADATA_URI
 from blocks.resources import ImageFormat
 
@@ -75,6 +79,16 @@ def tree(guest: GuestSpec) -> etree._Element:
         {"accelerator": "kvm", "cpu": CpuSpec(mode="host-model")},
         {"machine": "pc", "panic_device": False, "rng": "urandom", "interfaces": ()},
         {"cpu": CpuSpec(mode="maximum"), "spare_ports": 0},
+        {"system": "windows"},
+        {
+            "system": "windows",
+            "accelerator": "kvm",
+            "cpu": CpuSpec(mode="host-model"),
+            "firmware": "uefi",
+            "tpm": True,
+            "panic_device": False,
+            "media": (Path("/home/fifty/installer.iso"), Path("/home/fifty/answers.iso")),
+        },
     ],
 )
 def test_the_schema_takes_it(changed: dict[str, object]) -> None:
@@ -150,3 +164,56 @@ def test_one_interface_is_as_in_the_whole() -> None:
     assert etree.tostring(alone, method="c14n2", strip_text=True) == etree.tostring(
         whole, method="c14n2", strip_text=True
     )
+
+
+def test_windows_has_what_it_asks_for() -> None:
+    media = (Path("/home/fifty/installer.iso"), Path("/home/fifty/answers.iso"))
+    kvm = {"accelerator": "kvm", "cpu": CpuSpec(mode="host-model")}
+    root = tree(spec({"system": "windows", "media": media, "tpm": True, **kvm}))
+    hyperv = {one.tag: dict(one.attrib) for one in root.findall("features/hyperv/*")}
+    assert hyperv["spinlocks"] == {"state": "on", "retries": "8191"}
+    assert {"relaxed", "vapic", "vpindex", "synic", "stimer"} <= set(hyperv)
+    assert [one.get("dev") for one in root.findall("os/boot")] == ["hd", "cdrom"]
+    drives = root.findall("devices/disk[@device='cdrom']")
+    assert [one.find("target").get("dev") for one in drives] == ["sdz", "sdy"]  # type: ignore[union-attr]
+    assert all(one.find("readonly") is not None for one in drives)
+    assert root.find("devices/tpm/backend").get("version") == "2.0"  # type: ignore[union-attr]
+    assert root.find("cpu/topology").get("cores") == "2"  # type: ignore[union-attr]
+    assert root.find("devices/graphics") is None, "its screen is on no network"
+    # Hyper-V's interfaces are KVM's; under emulation there are none.
+    emulated = tree(spec({"system": "windows"}))
+    assert emulated.find("features/hyperv") is None
+    assert emulated.find("clock/timer[@name='hypervclock']") is None
+    # What others have has not changed.
+    assert tree(spec()).find("devices/video") is None
+
+
+def test_for_windows_asks_the_host_and_moves_disks_off_the_drives() -> None:
+    known = Capabilities(
+        accelerator="tcg",
+        emulator=Path("/usr/bin/qemu-system-x86_64"),
+        libvirt="9.0.0",
+        qemu="7.2.0",
+        machines=frozenset({"q35"}),
+        cpu_modes=frozenset({"custom"}),
+        cpu_models=("qemu64",),
+        disk_buses=frozenset({"virtio", "sata"}),
+        rng_backends=frozenset(),
+        max_vcpus=8,
+        firmwares=frozenset({"bios"}),
+    )
+    media = (Path("/home/fifty/a.iso"), Path("/home/fifty/b.iso"))
+    with pytest.raises(Unsupported, match=r"lacks UEFI firmware \(ovmf\) for Windows"):
+        for_windows(spec(), known, media)
+    guest = for_windows(spec(), known, media, firmware="bios", virtio=False)
+    assert [disk.target for disk in guest.disks] == ["sda", "sdb", "sdx"]
+    assert {one.model for one in guest.interfaces} == {"e1000e"}
+    root = tree(guest)
+    targets = [str(one.get("dev")) for one in root.findall("devices/disk/target")]
+    assert sorted(targets) == ["sda", "sdb", "sdx", "sdy", "sdz"]
+    assert {one.get("bus") for one in root.findall("devices/disk/target")} == {"sata"}
+    with_drivers = for_windows(spec(), known, media, firmware="bios")
+    assert [disk.target for disk in with_drivers.disks] == ["vda", "vdb", "vdz"]
+    without = replace(known, disk_buses=frozenset({"virtio"}))
+    with pytest.raises(Unsupported, match="SATA drives"):
+        for_windows(spec(), without, media, firmware="bios")
