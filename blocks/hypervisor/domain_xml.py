@@ -61,7 +61,7 @@ def compose_domain(spec: GuestSpec, chains: Mapping[str, Sequence[BackingFile]])
     else:
         etree.SubElement(root, "clock", offset="utc")
     _text(root, "on_poweroff", "destroy")
-    _text(root, "on_reboot", "restart")
+    _text(root, "on_reboot", "destroy" if spec.ends_at_reboot else "restart")
     _text(root, "on_crash", "destroy")
     power = etree.SubElement(root, "pm")
     etree.SubElement(power, "suspend-to-mem", enabled="no")

@@ -72,6 +72,7 @@ class GuestSpec(Resource):
         firmware: SeaBIOS, or UEFI by the firmware that libvirt finds.
         tpm: Whether it has a TPM 2.0 (swtpm).
         media: ISO files in SATA drives; the guest boots from them where its disk does not boot.
+        ends_at_reboot: Its first reboot is its end, as an installer's is that is through.
     """
 
     instance_id: str
@@ -97,6 +98,7 @@ class GuestSpec(Resource):
     firmware: Literal["bios", "uefi"] = "bios"
     tpm: bool = False
     media: tuple[Path, ...] = Field(default=(), max_length=4)
+    ends_at_reboot: bool = False
 
 
 class BackingFile(Resource):

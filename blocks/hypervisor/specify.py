@@ -37,7 +37,7 @@ def specify(
         Conflict: A port or volume is not complete yet.
     """
     flavor = instance.flavor
-    cpu = _cpu(known, cpu_model)
+    cpu = choose_cpu(known, cpu_model)
     missing = []
     if machine not in known.machines:
         missing.append(f"the machine type {machine}")
@@ -135,8 +135,8 @@ def _off_the_drives(disks: Sequence[DiskSpec], drives: int) -> list[DiskSpec]:
     return moved
 
 
-def _cpu(known: Capabilities, model: str | None) -> CpuSpec | None:
-    """The processor to use, or None where the host has no such."""
+def choose_cpu(known: Capabilities, model: str | None) -> CpuSpec | None:
+    """The processor to use: the one of a name, or the quickest; None where there is no such."""
     candidates: list[CpuSpec] = []
     if model == "maximum":
         candidates = [CpuSpec(mode="maximum")]

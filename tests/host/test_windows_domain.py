@@ -111,7 +111,7 @@ def test_an_empty_disk_makes_the_installer_boot(lab: Lab, virtio: bool) -> None:
     assert said(live, "cpu/topology", "sockets") == ["1"]
     assert (live.find("devices/tpm") is not None) == known.tpm
     lab.host.destroy(lab.id)
-    assert lab.host.state(lab.id) == "shut off"
+    assert lab.host.state(lab.id) == "shutoff"
 
 
 def test_an_empty_medium_is_no_installer_and_the_domain_runs_on(lab: Lab) -> None:

@@ -1,0 +1,129 @@
+"""A guest that installs an operating system onto its empty disk, unattended, and then ends."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from blocks.errors import Unsupported
+from blocks.hypervisor.capabilities import MACHINE, Capabilities
+from blocks.hypervisor.console import failures, guest_fault, tail
+from blocks.hypervisor.domains import Domains
+from blocks.hypervisor.guest import DiskSpec, GuestSpec
+from blocks.hypervisor.instance_dirs import CONSOLE_LOG, DISK
+from blocks.hypervisor.specify import choose_cpu, for_windows
+from blocks.marks import domain_name
+from blocks.resources import ImageFormat
+from blocks.resources.base import HostName, Resource
+
+_POLL_S = 0.5
+#: The word of our own script in Windows (`prepare.ps1`), and a kernel's that is lost.
+_FAILED = re.compile(rb"FIFTY-WINDOWS failed: |Kernel panic - not syncing")
+
+
+class Installer(Resource):
+    """A machine for an installer.
+
+    Attributes:
+        build_id: The image's build: the domain is found by it.
+        name: The image's.
+        directory: Has the empty disk; the console's log comes here.
+        media: The installer's medium, then those with answers and drivers.
+        system: Whose installer it is. Windows' reboots many times and ends by shutting down;
+            others are through when they reboot, or shut down.
+        virtio: Whether it knows virtio's disks, by itself or by a medium with drivers.
+    """
+
+    build_id: str
+    tenant_id: str
+    name: HostName
+    directory: Path
+    media: tuple[Path, ...] = Field(min_length=1, max_length=4)
+    vcpus: int = Field(default=2, ge=1, le=64)
+    ram_mib: int = Field(default=2048, ge=64)
+    system: Literal["linux", "windows"] = "linux"
+    firmware: Literal["bios", "uefi"] = "bios"
+    virtio: bool = True
+    created_at: datetime
+
+
+def specify_installer(known: Capabilities, site: str, wanted: Installer) -> GuestSpec:
+    """The specification of an installer's guest; it has no interface.
+
+    Raises:
+        Unsupported: This host lacks something; the message names it.
+    """
+    cpu = choose_cpu(known, None)
+    if cpu is None or MACHINE not in known.machines or "sata" not in known.disk_buses:
+        raise Unsupported(
+            f"this host's QEMU {known.qemu} has no {MACHINE} machine with SATA drives"
+        )
+    disk = DiskSpec(
+        path=wanted.directory / DISK, format=ImageFormat.QCOW2, target="vda", alias="ua-root"
+    )
+    spec = GuestSpec(
+        instance_id=wanted.build_id,
+        tenant_id=wanted.tenant_id,
+        site=site,
+        name=wanted.name,
+        domain=domain_name(wanted.build_id, wanted.name),
+        generation=1,
+        created_at=wanted.created_at,
+        accelerator=known.accelerator,
+        emulator=known.emulator,
+        machine=MACHINE,
+        cpu=cpu,
+        vcpus=wanted.vcpus,
+        ram_mib=wanted.ram_mib,
+        disks=(disk,),
+        console_log=wanted.directory / CONSOLE_LOG,
+        rng="builtin" if "builtin" in known.rng_backends else "urandom",
+        firmware=wanted.firmware,
+        media=wanted.media,
+        ends_at_reboot=wanted.system != "windows",
+    )
+    if wanted.system == "linux" and wanted.virtio:
+        return spec
+    made = for_windows(spec, known, wanted.media, firmware=wanted.firmware, virtio=wanted.virtio)
+    return made if wanted.system == "windows" else made.model_copy(update={"system": "linux"})
+
+
+def wait_until_through(
+    domains: Domains, build_id: str, log: Path, timeout_s: float, progress: Callable[[str], None]
+) -> None:
+    """Wait until an installer has shut its machine down, or rebooted it.
+
+    Args:
+        domains: The domains; the installer's has been started.
+        build_id: The image's build.
+        log: The console's log.
+        timeout_s: Seconds from now.
+        progress: Told the console's last line, when it is another one.
+
+    Raises:
+        GuestFault: It says that it failed, its machine broke down, or it was not through in
+            time; the details are its last 20 lines.
+    """
+    deadline = time.monotonic() + timeout_s
+    told: list[str] = []
+    with failures(log, (_FAILED,)) as look:
+        while True:
+            state = domains.state(build_id)
+            look()
+            if state == "shutoff":
+                return
+            if state not in ("running", "paused", "shutdown"):
+                raise guest_fault(f"the installer's machine is {state or 'gone'}", log)
+            if time.monotonic() > deadline:
+                raise guest_fault(f"the installer was not through within {timeout_s:g} s", log)
+            last = tail(log, 1)
+            if last and last != told:
+                told = last
+                progress(last[0])
+            time.sleep(_POLL_S)
