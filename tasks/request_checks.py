@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any
 
 from blocks.errors import Conflict, FiftyError, InvalidRequest, NotFound
+from blocks.images import ImageStore
 from blocks.resources import Image
 from blocks.resources.nics import nics_of
 from blocks.state import Caller, StateStore
-from blocks.user_data import wrong_for_guest
+from blocks.user_data import kinds_in, wrong_for_guest
 from tasks.draft import Draft
 from tasks.metadata import read_secret
 
@@ -66,20 +66,34 @@ def wrong_secret(draft: Draft) -> FiftyError | None:
     return None
 
 
-def wrong_user_data(draft: Draft, schema: Path | None, image: Image) -> list[str]:
-    """What an image's cloud-init could not use of the user data, a line each.
+def valid_words(draft: Draft) -> str:
+    """That a request is valid; and of what its user data is made, which is told nowhere else."""
+    text = draft.valid("user_data")
+    if (secret := draft.valid("user_data_secret")) is not None:
+        text = read_secret(secret)
+    return f"valid; user data: {', '.join(kinds_in(text))}" if text else "valid"
 
-    Args:
-        draft: The request; user data whose form is wrong, or that cannot be read, is step 4's.
-        schema: The schema of that cloud-init for cloud-configs, where it is known.
-        image: An image that is known to have cloud-init, or not known to.
+
+def check_user_data_for(draft: Draft, image: Image, images: ImageStore) -> None:
+    """Check that an image's cloud-init can use the user data, where it is known to have one.
+
+    User data whose form is wrong, or that cannot be read, is step 4's.
+
+    Raises:
+        InvalidRequest: It cannot use all of it; nothing of it is quoted.
     """
-    if not (image.report or {}).get("cloud_init"):
-        return []
+    cloud_init = (image.report or {}).get("cloud_init")
     field, text = "user_data", draft.valid("user_data")
     if (secret := draft.valid("user_data_secret")) is not None:
         field, text = "user_data_secret", None if wrong_secret(draft) else read_secret(secret)
-    return [f"{field}: {line}" for line in wrong_for_guest(text, schema)] if text else []
+    if not cloud_init or not text:
+        return
+    wrong = [
+        f"{field}: {line}" for line in wrong_for_guest(text, images.cloud_config_schema(image.id))
+    ]
+    if wrong:
+        hint = f"the image {image.name!r} has cloud-init {cloud_init['version']}"
+        raise InvalidRequest("; ".join(wrong), hint=hint, details=wrong if len(wrong) > 1 else ())
 
 
 def usable_networks(caller: Caller, draft: Draft, store: StateStore) -> list[str]:

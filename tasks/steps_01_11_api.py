@@ -24,18 +24,21 @@ from blocks.errors import (
 )
 from blocks.images import ImageStore
 from blocks.resources import Instance, InstanceStatus, PortKind, TaskState, VmRequest
+from blocks.settings import settings
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from tasks.access import identify
 from tasks.draft import Draft
+from tasks.metadata import vendor_data
 from tasks.policy import check_policy
 from tasks.request_checks import (
     about,
     check_fit,
+    check_user_data_for,
     unknown_names,
     usable_networks,
+    valid_words,
     wrong_secret,
-    wrong_user_data,
 )
 from tasks.vm_build import VM
 from tasks.vm_floating_ip import check_floating_ip
@@ -120,17 +123,19 @@ def validate_request(build: Build, caller: Caller, draft: Draft, store: StateSto
         raise InvalidRequest(f"{len(wrong)} field(s) are wrong", details=wrong)
     if secret:
         raise secret
+    # The operator's own is no field of the request, but every guest of it is given it.
+    vendor_data(settings().vendor_data)
     name = draft.valid("name")
     try:
         other = store.instances.find(name, caller.tenant_id)
     except NotFound:
-        return "valid"
+        return valid_words(draft)
     if other.id != build.id:
         raise Conflict(
             f"name: a VM named {name!r} is there already ({other.status})",
             hint=f"choose another name, or `fifty vm delete {name}` first",
         )
-    return "valid"
+    return valid_words(draft)
 
 
 @step(5, "Resolve the flavor")
@@ -167,11 +172,7 @@ def resolve_image(
         check_fit(draft, store, image)
         if draft.valid("inject") and not image.injectable:
             raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")
-    wrong = wrong_user_data(draft, images.cloud_config_schema(image.id), image)
-    if wrong:
-        version = (image.report or {})["cloud_init"]["version"]
-        hint = f"the image {name!r} has cloud-init {version}"
-        raise InvalidRequest("; ".join(wrong), hint=hint, details=wrong if len(wrong) > 1 else ())
+    check_user_data_for(draft, image, images)
     return image.id
 
 

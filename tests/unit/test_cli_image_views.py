@@ -1,0 +1,32 @@
+"""What `fifty image show` tells of an image's cloud-init."""
+
+from __future__ import annotations
+
+from blocks.images.cloud_init import CloudInit, Module
+from deployments.cli.image_views import facts
+
+
+def test_stages_are_told_a_line_each_and_what_is_missing_is_marked() -> None:
+    seen = CloudInit(
+        version="22.4.2",
+        enabled=False,
+        datasources=("ConfigDrive", "None"),
+        stages={
+            "init": (Module(name="growpart"), Module(name="migrator", there=False)),
+            "final": (Module(name="scripts-user", frequency="always"),),
+        },
+    )
+    image = {"name": "deb", "login_user": "debian", "report": {"cloud_init": seen.model_dump()}}
+    assert list(facts(image)) == [
+        ("name", "deb"),
+        ("login user", "debian"),
+        ("cloud-init", "22.4.2, switched off"),
+        ("data sources", "ConfigDrive, None"),
+        ("stage init", "growpart, migrator (not there)"),
+        ("stage final", "scripts-user (always)"),
+    ]
+
+
+def test_an_image_that_was_not_looked_into_has_none_of_it() -> None:
+    for report in (None, {}, {"check": {"findings": []}}):
+        assert list(facts({"name": "micro", "report": report})) == [("name", "micro")]
