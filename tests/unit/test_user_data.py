@@ -317,3 +317,47 @@ def test_vendor_data_that_no_guest_could_use_stops_the_build(
         vendor_data(file)
     assert CANARY not in raised.value.message
     assert raised.value.hint == "FIFTY_VENDOR_DATA names it"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_images_own_cloud_init_decides_what_is_taken(tmp_path: Path, known: bool) -> None:
+    """What steps 4 and 6 say: by the image's schema; of an image not looked into, nothing."""
+    from blocks.images import ImageStore
+    from blocks.resources import Image
+    from tasks.draft import Draft
+    from tasks.request_checks import check_user_data_for, valid_words
+
+    store = ImageStore(tmp_path)
+    image = Image.model_validate(
+        {
+            **{"id": "i1", "tenant_id": None, "name": "deb", "format": "qcow2", "path": "/none"},
+            **{"sha256": "0" * 64, "size_bytes": 1, "virtual_size_bytes": 512},
+            "report": {"cloud_init": {"version": "22.4.2"}} if known else None,
+        }
+    )
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "i1.schema").write_text(json.dumps(SCHEMA))
+    form = {"name": "hello", "image": "deb", "networks": ["lab"]}
+    good = Draft({**form, "user_data": message(MIMEText(SCRIPT), MIMEText("a: 1", "cloud-config"))})
+    check_user_data_for(good, image, store)
+    assert valid_words(good) == "valid; user data: script, cloud-config"
+    check_user_data_for(Draft(form), image, store)
+    assert valid_words(Draft(form)) == "valid"
+    # Of the wrong form: that is step 4's to say.
+    check_user_data_for(Draft({**form, "user_data": "#cloud-config\n[b"}), image, store)
+    bad = Draft({**form, "user_data": f"#cloud-config\nruncmd: {CANARY}\nhostname: 7\n"})
+    other = Draft({**form, "user_data": f"#ignition\n{CANARY}"})
+    if not known:
+        check_user_data_for(bad, image, store)
+        check_user_data_for(other, image, store)
+        return
+    with pytest.raises(InvalidRequest, match="hostname must be of the type string") as raised:
+        check_user_data_for(bad, image, store)
+    assert raised.value.details == (
+        "user_data: runcmd must be of the type array (line 2)",
+        "user_data: hostname must be of the type string (line 3)",
+    )
+    assert raised.value.hint == "the image 'deb' has cloud-init 22.4.2"
+    assert CANARY not in str(raised.value.details)
+    with pytest.raises(InvalidRequest, match="would be ignored"):
+        check_user_data_for(other, image, store)
