@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import libvirt
 from pydantic import Field
 
 from blocks.errors import Unsupported
@@ -23,6 +24,11 @@ from blocks.resources import ImageFormat
 from blocks.resources.base import HostName, Resource
 
 _POLL_S = 0.5
+#: The drive of the first medium (see `domain_xml`), and more than a firmware and boot loader
+#: read of it before somebody has pressed the key.
+_FIRST_MEDIUM, _LOADING = "sdz", 16 * 1024**2
+#: Linux's number of the Enter key (KEY_ENTER), and how long it is held.
+_ENTER, _HELD_MS = 28, 50
 #: The word of our own script in Windows (`prepare.ps1`), and a kernel's that is lost.
 _FAILED = re.compile(rb"FIFTY-WINDOWS failed: |Kernel panic - not syncing")
 
@@ -92,6 +98,45 @@ def specify_installer(known: Capabilities, site: str, wanted: Installer) -> Gues
         return spec
     made = for_windows(spec, known, wanted.media, firmware=wanted.firmware, virtio=wanted.virtio)
     return made if wanted.system == "windows" else made.model_copy(update={"system": "linux"})
+
+
+class Keyboard(Domains):
+    """The keyboards of a site's guests, for installers that ask somebody who is not there."""
+
+    def press_any_key(self, build_id: str, timeout_s: float = 180.0) -> bool:
+        """Press Enter until an installer is loaded from its medium.
+
+        Media for UEFI ask to "press any key to boot from CD or DVD", and go on without it.
+
+        Returns:
+            Whether it is being loaded; if not, it may not have asked, or cannot boot.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._bytes_read(build_id) < _LOADING:
+            if time.monotonic() > deadline or self.state(build_id) != "running":
+                return False
+            self._change(build_id, "press a key of", _press_enter, "", ["send-key"])
+            time.sleep(_POLL_S)
+        return True
+
+    def _bytes_read(self, build_id: str) -> int:
+        """The bytes that a guest has read of its first medium; 0 where it does not run."""
+        read = 0
+
+        def look(domain: libvirt.virDomain) -> bool:
+            nonlocal read
+            read = int(domain.blockStats(_FIRST_MEDIUM)[1]) if domain.isActive() else 0
+            return False
+
+        self._change(build_id, "read the statistics of", look, "", ["domblkstat"])
+        return read
+
+
+def _press_enter(domain: libvirt.virDomain) -> bool:
+    """Press the key; nothing of the host has changed by it."""
+    if domain.isActive():
+        domain.sendKey(libvirt.VIR_KEYCODE_SET_LINUX, _HELD_MS, [_ENTER], 1, 0)
+    return False
 
 
 def wait_until_through(

@@ -133,6 +133,8 @@ def _check_template(text: str) -> None:
     """
     from jinja2 import Environment, TemplateSyntaxError  # noqa: PLC0415 - few need it
 
+    if kind_of(text) is not Kind.JINJA:
+        raise ValueError("is a template that does not begin with `## template: jinja`")
     body = text.lstrip().partition("\n")[2]
     kind = kind_of(body)
     if kind not in TEMPLATED and "{%" not in body.lstrip()[:2]:

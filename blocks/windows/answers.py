@@ -17,8 +17,8 @@ _Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+
 _SHORTEST_PASSWORD = 8
 
 
-class WindowsAnswers(Resource):
-    """The answers to what the installer of Windows asks, and to what it does not ask.
+class WindowsChoices(Resource):
+    """The answers to what the installer of Windows asks, but for the password.
 
     Attributes:
         edition: The image's name in the medium's `install.wim`, as `dism /Get-ImageInfo`
@@ -27,8 +27,6 @@ class WindowsAnswers(Resource):
             nothing is built without it.
         product_key: A key (also one of Microsoft's published KMS client keys); none: the
             installer takes an evaluation or volume medium without one.
-        password: The administrator's while the image is made. sysprep and the guest's
-            cloudbase-init take its place; the medium that holds it is removed.
         drivers: The folder of the virtio-win medium for this release (`2k22`, `w11`).
         firmware: `uefi` (GPT, with EFI partition), or `bios` (MBR).
         owner: Whom the installation is registered to.
@@ -44,7 +42,6 @@ class WindowsAnswers(Resource):
 
     edition: Annotated[int, Field(ge=1, le=99)] | _Words
     accept_license: Literal[True]
-    password: SecretStr
     product_key: _ProductKey | None = None
     drivers: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9.]{2,10}$")] = "2k22"
     firmware: Literal["uefi", "bios"] = "uefi"
@@ -59,6 +56,17 @@ class WindowsAnswers(Resource):
     updates: bool = True
     update_server: _Url | None = None
     zero_free: bool = True
+
+
+class WindowsAnswers(WindowsChoices):
+    """All answers to what the installer of Windows asks, and to what it does not ask.
+
+    Attributes:
+        password: The administrator's while the image is made. sysprep and the guest's
+            cloudbase-init take its place; the medium that holds it is removed.
+    """
+
+    password: SecretStr
 
     @field_validator("password")
     @classmethod

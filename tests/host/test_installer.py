@@ -16,7 +16,12 @@ import pytest
 
 from blocks.commands import run
 from blocks.errors import GuestFault
-from blocks.hypervisor.installer import Installer, specify_installer, wait_until_through
+from blocks.hypervisor.installer import (
+    Installer,
+    Keyboard,
+    specify_installer,
+    wait_until_through,
+)
 from tests.host.hypervisor_lab import Lab, boot_sector
 from tests.waiting import eventually
 
@@ -50,6 +55,10 @@ def installer(path: Path, end: bytes, says: str = BEGINS) -> Path:
     iso.write(str(path))
     iso.close()
     return path
+
+
+#: xor ax,ax; int 0x16: wait for a key.
+KEY = bytes.fromhex("31c0cd16")
 
 
 @pytest.fixture(name="lab")
@@ -99,6 +108,15 @@ def test_what_it_installed_boots(lab: Lab, end: bytes) -> None:
     lab.host.resume(lab.id)
     eventually(lambda: INSTALLED in log.read_text(errors="replace"), "word of the system")
     assert BEGINS not in log.read_text(errors="replace")
+
+
+def test_one_that_asks_for_a_key_is_given_it(lab: Lab) -> None:
+    """The keys come until much is read of the medium, which this one never does."""
+    log = started(lab, KEY + POWER_OFF)
+    keyboard = Keyboard(lab.host.connection, lab.site)
+    assert not keyboard.press_any_key(lab.id), "it was through before it had read much"
+    wait_until_through(lab.host, lab.id, log, 60.0, lambda _line: None)
+    assert BEGINS in log.read_text(errors="replace")
 
 
 def test_one_that_is_never_through_is_given_up(lab: Lab) -> None:

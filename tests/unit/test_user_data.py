@@ -145,6 +145,7 @@ def test_every_kind_is_taken_for_what_it_is(text: str, kinds: list[str]) -> None
         ("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b--\n", "MIME message"),
         (message(*[MIMEText("#!/bin/sh")] * 65), "more than 64 parts"),
         (message(MIMEText(SCRIPT), MIMEText(f"- {CANARY}", "cloud-config")), "part 2 must be a"),
+        (message(MIMEText(f"#!/bin/sh\n{CANARY}", "jinja2")), "part 1 is a template that does"),
         (message(MIMEApplication(CANARY.encode(), "gzip")), "part 1 is not gzip"),
         (message(gzipped(b"\xff" + CANARY.encode())), "part 1 is no text in UTF-8"),
         ("\ud800" + CANARY, "is no text in UTF-8"),
