@@ -68,7 +68,12 @@ class World:
     @cached_property
     def images(self) -> ImageStore:
         """The image files."""
-        return ImageStore(self.settings.images, self.settings.mirror)
+        return ImageStore(
+            self.settings.images,
+            self.settings.mirror,
+            limit_bytes=int(self.settings.image_limit_gib * 1024**3),
+            networks=self.settings.import_networks,
+        )
 
     @cached_property
     def directories(self) -> InstanceDirectories:

@@ -112,6 +112,8 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("change-security-group", DEFAULT, ("network",)),
     ServedFlow("change-port", DEFAULT, ("vm", "network")),
     ServedFlow("build-image", BUILDS, ("image",)),
+    ServedFlow("import-image", BUILDS, ("image",)),
+    ServedFlow("change-image", DEFAULT, ("image",)),
     ServedFlow("delete-image", DEFAULT, ("image",)),
     ServedFlow("finish-build", BUILDS, ("upkeep",)),
     ServedFlow(

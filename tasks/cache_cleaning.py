@@ -22,6 +22,7 @@ from prefect.states import Completed
 from pydantic import BaseModel
 
 from blocks.errors import FiftyError
+from blocks.images.cache import Idle, Needed
 from blocks.images.files import size_on_disk
 from blocks.resources import CleanRequest
 from blocks.settings import settings
@@ -35,6 +36,8 @@ from tasks.upkeep import asked, in_words
 UPKEEP_TAG = "upkeep"
 #: So many Prefect's server deletes with one call, at most.
 _AT_ONCE = 50
+_DAY_S = 24 * 3600
+_GIB = 1024**3
 
 
 def clean(request: BaseModel | Mapping[str, Any] | None) -> State[Any]:
@@ -50,7 +53,8 @@ def clean(request: BaseModel | Mapping[str, Any] | None) -> State[Any]:
         return refused(error)
     # Images first: what a replaced one leaves in the cache is nobody's then.
     images = remove_replaced_images(world)
-    bases = world.images.remove_other_bases(lambda: _needed_bases(world.store))
+    idle = Idle(older_than_s=wanted.bases_days * _DAY_S, most_bytes=wanted.bases_gib * _GIB)
+    bases = world.images.remove_other_bases(lambda: _needed_bases(world.store), idle)
     long_ago = now() - timedelta(days=wanted.checkpoints_days)
     checkpoints = remove_checkpoints(world.store, settings().checkpoints, long_ago)
     runs = delete_runs(now() - timedelta(days=wanted.runs_days))
@@ -86,14 +90,14 @@ def remove_replaced_images(world: World) -> dict[str, int]:
     return freed
 
 
-def _needed_bases(store: StateStore) -> set[str]:
-    """The checksums of active images, and of those that VMs were made from."""
+def _needed_bases(store: StateStore) -> Needed:
+    """The checksums of images that VMs were made from, and of active ones."""
     used = store.images.in_use()
-    return {
-        image.sha256
-        for image in store.images.list(None)
-        if image.status == "active" or image.id in used
-    }
+    images = store.images.list(None)
+    return Needed(
+        used=frozenset(image.sha256 for image in images if image.id in used),
+        offered=frozenset(image.sha256 for image in images if image.status == "active"),
+    )
 
 
 def remove_checkpoints(store: StateStore, directory: Path, before: datetime) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -10,13 +9,13 @@ from prefect import get_run_logger
 
 from blocks.errors import Conflict, InvalidRequest, NotFound
 from blocks.images import ImageStore
-from blocks.resources import Image, ImageRequest
+from blocks.resources import EditRequest, Image, ImageRequest, ImportRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
-from tasks.access import identify
 from tasks.draft import describe_all
 from tasks.ends import Kind
-from tasks.policy import allows, check_policy
+from tasks.image_names import admitted, named
+from tasks.policy import allows
 from tasks.step import Catalogue
 from tasks.subject import BuildSubject
 
@@ -40,6 +39,16 @@ class ImageBuild(BuildSubject):
         """The request, valid (from step 2 on)."""
         return ImageRequest.model_validate(self.build.request)
 
+    @cached_property
+    def import_request(self) -> ImportRequest:
+        """The request of an import, valid (from step 12 on)."""
+        return ImportRequest.model_validate(self.build.request)
+
+    @cached_property
+    def edit_request(self) -> EditRequest:
+        """The request of an edit, valid (from step 22 on)."""
+        return EditRequest.model_validate(self.build.request)
+
 
 IMAGE = Catalogue("image", ImageBuild)
 IMAGE_KIND = Kind("image", IMAGE, ImageBuild)
@@ -51,10 +60,7 @@ def validate_image(
     build: Build, form: dict[str, Any], images: ImageStore, store: StateStore
 ) -> str:
     """Look at the whole request: the caller, the recipe, and that the name is free."""
-    caller = identify(store, build.credentials)
-    store.builds.note(build.id, caller=asdict(caller))
-    store.builds.update(build.id, tenant_id=caller.tenant_id)
-    check_policy(caller, "image:create")
+    caller = admitted(build, store, "image:create")
     wrong = describe_all(ImageRequest, form)
     if wrong:
         raise InvalidRequest("the image request is wrong", details=wrong)
@@ -67,12 +73,7 @@ def validate_image(
         )
     name = request.name or request.recipe
     store.builds.update(build.id, name=name)
-    there = [
-        image
-        for image in store.images.list(caller.tenant_id)
-        if image.tenant_id == caller.tenant_id and image.name == name and image.id != build.id
-    ]
-    if there:
+    if there := named(build, store, caller, name):
         store.builds.note(build.id, replaces=_replaceable(there[0], request))
     return name
 

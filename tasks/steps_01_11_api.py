@@ -168,7 +168,8 @@ def resolve_image(
     with about("image"):
         image = store.images.find(caller.tenant_id, name)
         if image.status != "active":
-            raise Conflict(f"the image {name!r} is {image.status}", hint="use an active image")
+            why = f": {image.deactivation.why}" if image.deactivation else ""
+            raise Conflict(f"the image {name!r} is {image.status}{why}", hint="use an active image")
         check_fit(draft, store, image)
         if draft.valid("inject") and not image.injectable:
             raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from blocks import changes
@@ -22,6 +25,32 @@ from blocks.resources.image import Image
 FetchProgress = Callable[[int, int], None]
 
 _CHUNK = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The checksums of bases that something needs.
+
+    Attributes:
+        used: Disks are based on these.
+        offered: These are active images': the next VM may be made from one.
+    """
+
+    used: frozenset[str]
+    offered: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Which bases are kept that are offered, but not used.
+
+    Attributes:
+        older_than_s: Those that were used in so many seconds.
+        most_bytes: So many bytes of them, those first that were used last.
+    """
+
+    older_than_s: float
+    most_bytes: float
 
 
 class BaseCache:
@@ -56,6 +85,7 @@ class BaseCache:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         with locked(base.with_suffix(".lock")):
             if base.is_file() and base.stat().st_size == image.size_bytes:
+                os.utime(base)  # when it was last used: see `remove_others`
                 return base
             with replacing(base, mode=0o644, to_directory_owner=False) as part:
                 digest = _copy(Path(image.path), part, progress)
@@ -76,27 +106,46 @@ class BaseCache:
             base.unlink()
             changes.record(f"Removed the base of image {image.name}", ["rm", str(base)])
 
-    def remove_others(self, needed: Callable[[], set[str]]) -> dict[str, int]:
-        """Remove the bases that nothing needs.
+    def remove_others(self, needed: Callable[[], Needed], idle: Idle) -> dict[str, int]:
+        """Remove the bases that nothing needs, and of those that may be needed some.
 
         Args:
-            needed: The checksums of those that something needs; asked while the file is
-                locked, so that a base that is fetched meanwhile stays.
+            needed: Which ones something needs, or may need; asked while the file is locked,
+                so that a base that is fetched meanwhile stays.
+            idle: How many of those that only may be needed are kept.
 
         Returns:
             The bytes that each removed file's name freed.
         """
         freed = {}
-        for base in sorted(self._directory.glob("*")):
-            if base.suffix == ".lock" or is_part(base):
-                continue
+        kept_bytes = 0
+        for base in self._latest_first():
             with locked(base.with_suffix(".lock")):
-                if base.stem in needed() or not base.is_file():
+                if not base.is_file():
                     continue
-                freed[base.name] = size_on_disk(base)
+                size = size_on_disk(base)
+                now = needed()
+                if base.stem in now.used:
+                    continue
+                unused_s = time.time() - base.stat().st_mtime
+                if base.stem in now.offered and unused_s < idle.older_than_s:
+                    kept_bytes += size
+                    if kept_bytes <= idle.most_bytes:
+                        continue
+                freed[base.name] = size
                 base.unlink()
                 changes.record(f"Removed the base {base.name}", ["rm", str(base)])
         return freed
+
+    def _latest_first(self) -> list[Path]:
+        """The bases, those first that were used last."""
+        used = []
+        for base in self._directory.glob("*"):
+            if base.suffix == ".lock" or is_part(base):
+                continue
+            with suppress(FileNotFoundError):
+                used.append((base.stat().st_mtime, base))
+        return [base for _at, base in sorted(used, reverse=True)]
 
 
 def _copy(source: Path, target: Path, progress: FetchProgress) -> str:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from blocks import changes
 from blocks.errors import Conflict, InvalidRequest
 from blocks.images import leftovers, qemu_img
+from blocks.images.access.base import Method
+from blocks.images.access.opening import open_access
 from blocks.images.build import Builder, BuiltImage
-from blocks.images.cache import BaseCache, FetchProgress
+from blocks.images.cache import BaseCache, FetchProgress, Idle, Needed
+from blocks.images.check import CheckReport, look_at
 from blocks.images.cloud_init import CloudInit, GuestFiles
 from blocks.images.config_drive import build_config_drive
+from blocks.images.editing import Editor
 from blocks.images.exports import Exports
 from blocks.images.files import part_of, replacing
 from blocks.images.injection import Injector
+from blocks.images.intake.download import Downloader
+from blocks.images.intake.importing import Intake
+from blocks.images.intake.reach import Network, Reach
 from blocks.images.recipe import BusyboxRecipe, DebianRecipe, all_recipes, find_recipe
 from blocks.inventory import Found
 from blocks.resources.image import Image, ImageFormat
 from blocks.resources.request import InjectedFile
+
+LIMIT_BYTES = 100 * 1024**3
 
 
 class ImageStore:
@@ -28,9 +39,21 @@ class ImageStore:
         directory: `FIFTY_HOME/images`: `store/` holds the catalogue's files, `cache/` this
             host's bases, `build/`, `packages/` and `exports/` what is made on the way.
         mirror: A Debian mirror's URL for builds; none means this host's apt.
+        limit_bytes: The largest file that an import takes, packed or unpacked.
+        networks: Networks that are not public, and images are fetched from all the same.
+
+    Attributes:
+        intake: Takes in images from files and URLs.
+        editor: Makes images from others by changing files in them.
     """
 
-    def __init__(self, directory: Path, mirror: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        mirror: str | None = None,
+        limit_bytes: int = LIMIT_BYTES,
+        networks: Sequence[Network] = (),
+    ) -> None:
         self._directory = directory.absolute()
         self._cache = BaseCache(self._directory / "cache")
         self._exports = Exports(self._directory / "exports")
@@ -41,6 +64,15 @@ class ImageStore:
             self._directory / "packages",
             mirror,
         )
+
+        self.intake = Intake(
+            self._directory / "store",
+            self._directory / "build",
+            limit_bytes,
+            self._directory.parent,
+            Downloader(Reach(networks)),
+        )
+        self.editor = Editor(self._directory / "store", self._directory / "build", self._exports)
 
     def recipes(self) -> list[BusyboxRecipe | DebianRecipe]:
         """What can be built."""
@@ -99,9 +131,9 @@ class ImageStore:
         """Remove an image's base; the caller knows that no disk is based on it any more."""
         self._cache.remove(image)
 
-    def remove_other_bases(self, needed: Callable[[], set[str]]) -> dict[str, int]:
-        """Remove the bases that nothing needs from this host's cache; see `BaseCache`."""
-        return self._cache.remove_others(needed)
+    def remove_other_bases(self, needed: Callable[[], Needed], idle: Idle) -> dict[str, int]:
+        """Remove bases that nothing needs from this host's cache; see `BaseCache`."""
+        return self._cache.remove_others(needed, idle)
 
     def create_disk(
         self, base: Path, base_format: ImageFormat, path: Path, copy: bool = False
@@ -180,6 +212,33 @@ class ImageStore:
     def end_injection(self, disk: Path) -> None:
         """End what an interrupted injection left: the disk's export and its daemon."""
         self._exports.release(disk)
+
+    def check(self, image: Image, *, trusted: bool, method: Method | None = None) -> CheckReport:
+        """Look into an image without booting it; see `check`.
+
+        Args:
+            image: The image.
+            trusted: Whether the host's kernel may read it; see `access.opening`.
+            method: The way in; none: the one that suits.
+
+        Raises:
+            Conflict: Its file is not what the catalogue says.
+            Denied: The method is none for an image that is not trusted.
+            Unsupported: Nothing here can read its file systems.
+        """
+        path = Path(image.path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != image.sha256:
+            raise Conflict(f"the file of the image {image.name!r} is not as it was recorded")
+        opening = open_access(path, image.format, self._exports, trusted=trusted, method=method)
+        with opening as guest:
+            return CheckReport(
+                sha256=digest,
+                checked_at=datetime.now(UTC),
+                method=guest.method,
+                findings=look_at(guest),
+            )
 
     def inventory(self) -> list[Found]:
         """The catalogue's files, and what is being made: see `leftovers`."""

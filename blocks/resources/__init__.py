@@ -11,7 +11,9 @@ from blocks.resources.compute import (
     TaskState,
     Volume,
 )
-from blocks.resources.image import Image, ImageFormat
+from blocks.resources.image import Image, ImageFormat, SourceFormat
+from blocks.resources.image_edits import CheckRequest, EditRequest
+from blocks.resources.image_requests import ImageChange, ImportRequest
 from blocks.resources.network import (
     FirewallRule,
     FixedIp,
@@ -50,8 +52,10 @@ from blocks.resources.upkeep import CleanRequest, JobRequest, RefreshRequest, St
 
 __all__ = [
     "BuildReference",
+    "CheckRequest",
     "CleanRequest",
     "Clocks",
+    "EditRequest",
     "ExternalNetworkForm",
     "FirewallRule",
     "FixedIp",
@@ -61,8 +65,10 @@ __all__ = [
     "FloatingIpRequest",
     "Host",
     "Image",
+    "ImageChange",
     "ImageFormat",
     "ImageRequest",
+    "ImportRequest",
     "InjectedFile",
     "Instance",
     "InstanceStatus",
@@ -87,6 +93,7 @@ __all__ = [
     "SecurityGroup",
     "SecurityGroupRequest",
     "SecurityGroupRule",
+    "SourceFormat",
     "StatsRequest",
     "Subnet",
     "TaskState",

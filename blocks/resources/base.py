@@ -15,11 +15,16 @@ class Resource(BaseModel):
 
 _HOST_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+IMAGE_PATTERN = (
+    r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+    r"(:[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?)?$"
+)
 #: The patterns of names in words, for whoever gave one that does not match.
 PATTERNS = {
     _HOST_NAME: "lower-case letters, digits and hyphens, 63 at most, no hyphen at an end",
     NAME_PATTERN: "letters, digits, dot, underscore and hyphen, 63 at most, letter or digit at "
     "the ends",
+    IMAGE_PATTERN: "a name, or NAME:VERSION",
 }
 
 #: A host name label (RFC 1123): what a VM may be called, as the guest is called so too.
@@ -34,6 +39,13 @@ ResourceName = Annotated[
     str,
     StringConstraints(pattern=NAME_PATTERN, max_length=63),
     Field(description=PATTERNS[NAME_PATTERN]),
+]
+
+#: An image, by its name (the newest active version) or `NAME:VERSION`.
+ImageReference = Annotated[
+    str,
+    StringConstraints(pattern=IMAGE_PATTERN, max_length=96),
+    Field(description="NAME[:VERSION]"),
 ]
 
 #: `fa:16:3e:...`, lower case.

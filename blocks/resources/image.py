@@ -19,6 +19,8 @@ Properties = Annotated[dict[PropertyName, PropertyValue], Field(max_length=64)]
 #: Tells images of one name apart, as people do: `1`, `24.04`, `2026-11-22`.
 ImageVersion = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?$")]
 
+FIRST_VERSION = "1"
+
 
 class ImageFormat(StrEnum):
     """The formats a base image may have."""
@@ -80,7 +82,7 @@ class Image(Resource):
     id: str
     tenant_id: str | None
     name: ResourceName
-    version: ImageVersion = "1"
+    version: ImageVersion = FIRST_VERSION
     status: str = "active"
     deactivation: Deactivation | None = None
     format: ImageFormat
@@ -107,3 +109,17 @@ class Image(Resource):
     source: str | None = None
     certificate: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
+
+    @property
+    def reference(self) -> str:
+        """Its name, with the version where that is not the first."""
+        return image_reference(self.name, self.version)
+
+    def is_called(self, word: str) -> bool:
+        """Whether a word is its id, its name, or its name with its version."""
+        return word in (self.id, self.name, f"{self.name}:{self.version}")
+
+
+def image_reference(name: str, version: str) -> str:
+    """What an image of a name and version is called in one word."""
+    return name if version == FIRST_VERSION else f"{name}:{version}"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from blocks.resources.address_forms import Address
-from blocks.resources.base import HostName, ResourceName
+from blocks.resources.base import HostName, ImageReference, ResourceName
 from blocks.resources.form import CredentialsName, FileMode, Form
 from blocks.resources.nics import NetworkChoice, Nic, nics_of, parse_nic
 from blocks.user_data import check_user_data
@@ -80,8 +80,10 @@ class VmRequest(Form):
         title="Name",
         description="The guest's host name: lower-case letters, digits and hyphens, 63 at most.",
     )
-    image: ResourceName = Field(
-        title="Image", description="What its disk begins as, such as `micro` (`fifty image list`)."
+    image: ImageReference = Field(
+        title="Image",
+        description="What its disk begins as, such as `micro` (`fifty image list`), or "
+        "`NAME:VERSION`.",
     )
     flavor: ResourceName = Field(
         default="tiny",

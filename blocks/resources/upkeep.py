@@ -36,6 +36,19 @@ class RefreshRequest(Form):
 class CleanRequest(Form):
     """What is kept, and for how long."""
 
+    bases_days: Days = Field(
+        default=30,
+        title="Bases (days)",
+        description="Copies of images on this host that no VM is based on, since their last use.",
+    )
+    bases_gib: float = Field(
+        default=100,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        title="Bases (GiB)",
+        description="So much of these at most; those go first whose last use is longest ago.",
+    )
     checkpoints_days: Days = Field(
         default=7,
         title="Checkpoints (days)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -30,16 +32,18 @@ class Images:
                 from it, and is called `NAME.ID` from then on.
 
         Raises:
-            Conflict: Another image of the same owner has its name.
+            Conflict: Another image of the same owner has its name and version.
         """
         with self._database.write() as session:
             other = session.scalar(
                 select(ImageRow).where(
-                    ImageRow.tenant_id == image.tenant_id, ImageRow.name == image.name
+                    ImageRow.tenant_id == image.tenant_id,
+                    ImageRow.name == image.name,
+                    ImageRow.version == image.version,
                 )
             )
             if other is not None and other.id not in (image.id, replaces):
-                raise Conflict(f"an image named {image.name!r} is there already")
+                raise Conflict(f"an image named {image.reference!r} is there already")
             if other is not None and other.id == replaces:
                 _rename(session, other, retired_name(image.name, other.id), "deactivated")
                 session.flush()  # before the new one: a name is one image's
@@ -48,6 +52,7 @@ class Images:
                     id=image.id,
                     tenant_id=image.tenant_id,
                     name=image.name,
+                    version=image.version,
                     status=image.status,
                     document=image.model_dump(mode="json"),
                 )
@@ -76,14 +81,17 @@ class Images:
                 _rename(session, old, name, "active")
 
     def forget_unused(self, image_id: str) -> bool:
-        """Forget a deactivated image, unless a living instance was made from it.
+        """Forget an image that another one replaced, unless a living instance was made from it.
 
         Returns:
             Whether it is forgotten.
         """
         with self._database.write() as session:
             row = session.get(ImageRow, image_id)
-            if row is None or row.status != "deactivated" or _users(session, image_id):
+            # One that somebody withdrew may be let in again; one that was replaced may not.
+            if row is None or row.status != "deactivated" or row.document.get("deactivation"):
+                return False
+            if _users(session, image_id):
                 return False
             session.delete(row)
             build = session.get(BuildRow, image_id)
@@ -103,30 +111,63 @@ class Images:
             raise NotFound(f"there is no image with id {image_id}")
         return Image.model_validate(row.document)
 
+    def change(self, image_id: str, **fields: Any) -> Image:  # noqa: ANN401 - as the fields are
+        """Give an image other values, all of them or none.
+
+        Args:
+            image_id: The image.
+            fields: Of `Image`, besides what tells it from others and where its file is.
+
+        Returns:
+            The image as it is now.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._database.write() as session:
+            row = session.get(ImageRow, image_id)
+            if row is None:
+                raise NotFound(f"there is no image with id {image_id}")
+            before = Image.model_validate(row.document)
+            after = Image.model_validate({**before.model_dump(), **fields})
+            row.document = after.model_dump(mode="json")
+            row.status = after.status
+        return after
+
     def find(self, tenant_id: str, name: str) -> Image:
-        """The tenant's image of that name, else a public one.
+        """The tenant's image of that name, else one that others let it see.
+
+        Args:
+            tenant_id: Whose.
+            name: A name, which means its newest active version, or `NAME:VERSION`.
 
         Raises:
             NotFound: The message lists what the tenant can see.
         """
         visible = self.list(tenant_id)
-        for image in sorted(visible, key=lambda image: image.tenant_id != tenant_id):
-            if image.name == name:
-                return image
-        known = ", ".join(sorted(image.name for image in visible if image.status == "active"))
+        found = [image for image in visible if name in (image.name, _in_full(image))]
+        if found:
+            # `list` has the newest first among those of one name; `min` takes the first.
+            return min(found, key=lambda one: (one.tenant_id != tenant_id, one.status != "active"))
+        known = ", ".join(sorted(image.reference for image in visible if image.status == "active"))
         raise NotFound(
             f"there is no image {name!r}; there are: {known or 'none'}",
             hint="`fifty image build RECIPE` makes one",
         )
 
     def list(self, tenant_id: str | None) -> list[Image]:
-        """The images that a tenant can see; with None all."""
-        query = select(ImageRow).order_by(ImageRow.name)
+        """The images that a tenant can see, by name, the newest first; with None all."""
+        query = select(ImageRow).order_by(
+            ImageRow.name, ImageRow.created_at.desc(), ImageRow.id.desc()
+        )
         if tenant_id is not None:
-            public = ImageRow.document["visibility"].as_string() == "public"
-            query = query.where(or_(ImageRow.tenant_id == tenant_id, public))
+            visibility = ImageRow.document["visibility"].as_string()
+            query = query.where(
+                or_(ImageRow.tenant_id == tenant_id, visibility.in_(("public", "shared")))
+            )
         with self._database.read() as session:
-            return [Image.model_validate(row.document) for row in session.scalars(query)]
+            found = [Image.model_validate(row.document) for row in session.scalars(query)]
+        return [image for image in found if tenant_id is None or _sees(tenant_id, image)]
 
     def refuse_if_used(self, image_id: str) -> None:
         """Check that no living instance was made from an image.
@@ -154,6 +195,16 @@ class Images:
 def retired_name(name: str, image_id: str) -> str:
     """What an image is called once another one has its name."""
     return f"{name[:_LONGEST_STEM]}.{image_id[:8]}"
+
+
+def _in_full(image: Image) -> str:
+    return f"{image.name}:{image.version}"
+
+
+def _sees(tenant_id: str, image: Image) -> bool:
+    if tenant_id == image.tenant_id or image.visibility == "public":
+        return True
+    return image.visibility == "shared" and tenant_id in image.shared_with
 
 
 def _rename(session: Session, row: ImageRow, name: str, status: str) -> None:

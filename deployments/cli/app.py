@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,14 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "image": {
         "build": ("images", "Build an image by a recipe."),
+        "import": ("image_import", "Import an image from a file or a URL."),
         "list": ("images", "List the images."),
         "show": ("images", "Show an image."),
+        "set": ("image_catalogue", "Set what is said of an image."),
+        "deactivate": ("image_catalogue", "Let no new VM be made from an image."),
+        "activate": ("image_catalogue", "Let new VMs be made from it again."),
+        "share": ("image_catalogue", "Let one more tenant use an image."),
+        "unshare": ("image_catalogue", "Let a tenant use it no more."),
         "delete": ("images", "Delete an image that no VM was made from."),
     },
     "tenant": {
@@ -126,7 +133,8 @@ def application() -> App:
     for name, commands in _TREE.items():
         app = _app(name) if name else root
         for command, (module, text) in commands.items():
-            path = f"deployments.cli.{module}:{command.replace('-', '_')}"
+            function = f"{command}_" if iskeyword(command) else command.replace("-", "_")
+            path = f"deployments.cli.{module}:{function}"
             options: dict[str, Any] = {"group": _SITE} if app is root else {}
             app.command(path, name=command, help=text, **options)
         if app is not root:

@@ -128,10 +128,12 @@ class Scope:
         return self._the_one("security group", name, mine, groups.list(), look)
 
     def image(self, name: str) -> Image:
-        """An image by name or id: the tenant's, or a public one."""
+        """An image by name, NAME:VERSION or id: the tenant's, or one that it may see."""
         images = self.store.images
-        mine = images.list(self.caller.tenant_id)
-        return self._the_one("image", name, mine, images.list(None), "`fifty image list`")
+        for image in images.list(None if self.is_admin else self.caller.tenant_id):
+            if image.id == name:
+                return image
+        return images.find(self.caller.tenant_id, name)
 
     def _the_one(
         self, kind: str, name: str, visible: Sequence[Owned], all_: Sequence[Owned], look: str

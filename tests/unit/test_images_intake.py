@@ -46,11 +46,8 @@ def zst(data: bytes) -> bytes:
     return subprocess.run(words, input=data, capture_output=True, check=True).stdout
 
 
-PACKERS: list[tuple[str, Callable[[bytes], bytes]]] = [
-    ("gz", gz),
-    ("xz", lzma.compress),
-    ("zst", zst),
-]
+Pack = Callable[[bytes], bytes]
+PACKERS: list[tuple[str, Pack]] = [("gz", gz), ("xz", lzma.compress), ("zst", zst)]
 
 
 def nothing(*_at: int | None) -> None:

@@ -120,7 +120,9 @@ class Downloader:
             raise Transient(f"{url} could not be read: {error}") from error
         return bytes(found)
 
-    def _go_on(self, url: str, path: Path, limit: int, progress: Progress, *, checked: bool) -> None:
+    def _go_on(
+        self, url: str, path: Path, limit: int, progress: Progress, *, checked: bool
+    ) -> None:
         headers = {}
         start = path.stat().st_size if path.exists() else 0
         note = _read_note(path)
@@ -154,9 +156,7 @@ class Downloader:
                 raise _BrokenOffError(f"{done} of {total} bytes came")
 
     @contextmanager
-    def _answer(
-        self, url: str, headers: dict[str, str]
-    ) -> Iterator[tuple[requests.Response, str]]:
+    def _answer(self, url: str, headers: dict[str, str]) -> Iterator[tuple[requests.Response, str]]:
         """The server's answer, after redirects."""
         with self._reach.session() as session:
             for _ in range(_MOST_REDIRECTS + 1):

@@ -26,7 +26,8 @@ from blocks.resources.base import Sha256
 from blocks.resources.image import ImageFormat, SourceFormat
 
 _CHUNK = 4 * 1024 * 1024
-_SUMS = "SHA256SUMS"
+#: Stands for the checksum that the file of that name beside the source holds.
+SUMS = "SHA256SUMS"
 _LONGEST_SUMS = 1024 * 1024
 #: What a qcow2 needs beside a guest's data, more than enough: a part of the virtual size for
 #: its L2 tables and refcounts, and something for the rest.
@@ -124,7 +125,7 @@ class Intake:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = folder / "source"
         of_url = "://" in source
-        if expected == _SUMS:
+        if expected == SUMS:
             expected = self._expected(source, of_url=of_url)
         if of_url:
             checked = expected is not None
@@ -281,11 +282,11 @@ class Intake:
     def _expected(self, source: str, *, of_url: bool) -> str:
         """The checksum of a source in the `SHA256SUMS` beside it."""
         if of_url:
-            beside = urljoin(source, _SUMS)
+            beside = urljoin(source, SUMS)
             name = PurePosixPath(unquote(urlsplit(source).path)).name
             content = self._downloader.small(beside)
         else:
-            beside = str(Path(source).with_name(_SUMS))
+            beside = str(Path(source).with_name(SUMS))
             name = Path(source).name
             content = _small_file(Path(beside))
         if content is None:
@@ -309,7 +310,11 @@ def checksum_of(name: str, sums: str) -> str | None:
             digest, _, other = line.partition(" ")
             other = other.lstrip(" *").removeprefix("./")
         digest = digest.strip().lower()
-        if other.strip() == name and len(digest) == 64 and not set(digest) - set("0123456789abcdef"):
+        if (
+            other.strip() == name
+            and len(digest) == 64
+            and not set(digest) - set("0123456789abcdef")
+        ):
             found.add(digest)
     return found.pop() if len(found) == 1 else None
 

@@ -24,14 +24,15 @@ class FlavorRow(Base):
 
 
 class ImageRow(Base):
-    """An image of the catalogue; `name` is unique among one owner's images."""
+    """An image of the catalogue; name and version are unique among one owner's images."""
 
     __tablename__ = "images"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    __table_args__ = (UniqueConstraint("tenant_id", "name", "version"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str | None] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str] = mapped_column(index=True)
+    version: Mapped[str]
     status: Mapped[str]
     document: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,0 +1,167 @@
+"""The import of an image: its steps, beside those of a build in the images' catalogue."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefect import get_run_logger
+
+from blocks.errors import Conflict, InvalidRequest
+from blocks.images import ImageStore
+from blocks.images.intake.importing import SUMS, ImportedImage, Inspected
+from blocks.images.intake.reach import require_fetchable
+from blocks.resources import Image, ImageFormat, ImportRequest, SourceFormat
+from blocks.state import Build, Caller, StateStore
+from blocks.state.tables.base import now
+from tasks.draft import describe_all
+from tasks.image_build import forget_image, remove_file, step
+from tasks.image_names import admitted, named
+from tasks.policy import check_policy
+
+_GIB = 1024**3
+_MIB = 1024**2
+_TELL_EVERY_S = 2.0
+
+
+@step(11, "Validate the import request")
+def validate_import(build: Build, form: dict[str, Any], store: StateStore) -> str:
+    """Look at the whole request: the caller, the source, and that the name is free.
+
+    A file of the host is an admin's to import: as root one can read any. Here Glance has its
+    import methods (`glance-direct`, `web-download`), and `web-download`'s allowed hosts.
+    """
+    caller = admitted(build, store, "image:import")
+    wrong = describe_all(ImportRequest, form)
+    if wrong:
+        raise InvalidRequest("the import request is wrong", details=wrong)
+    request = ImportRequest.model_validate(form)
+    if request.is_url:
+        require_fetchable(request.source)
+    else:
+        check_policy(caller, "image:import:file")
+    if request.visibility == "public":
+        check_policy(caller, "image:create:public")
+    if named(build, store, caller, request.name, request.version):
+        raise Conflict(
+            f"an image named {request.reference!r} is there already",
+            hint="give the new one another --version, or another name",
+        )
+    store.builds.update(build.id, name=request.reference)
+    return request.reference
+
+
+@step(12, "Fetch the image", undo=remove_file)
+def fetch_image(build: Build, import_request: ImportRequest, images: ImageStore) -> str | None:
+    """Have the source in a directory of the image's own, its checksum compared.
+
+    A download that broke off goes on where it stopped. Here Glance runs the task
+    `WebDownload` (`glance.async_.flows._internal_plugins.web_download`).
+    """
+    request = import_request
+    expected = SUMS if request.sha256sums else request.sha256
+    progress = _Teller(f"fetching {request.name}")
+    return images.intake.fetch(request.source, build.id, expected, progress)
+
+
+@step(13, "Inspect the image")
+def inspect_image(
+    build: Build, import_request: ImportRequest, images: ImageStore, store: StateStore
+) -> dict[str, Any]:
+    """Unpack it, and look whether it is what it is said to be, and keeps to itself.
+
+    Until then no other program has opened it. Here Nova and Glance have
+    `oslo_utils.imageutils.format_inspector`, since CVE-2024-32498.
+    """
+    request = import_request
+    progress = _Teller(f"unpacking {request.name}")
+    declared = SourceFormat(request.format) if request.format else None
+    seen = images.intake.inspect(build.id, declared, progress, encrypted=request.encrypted)
+    document = seen.model_dump(mode="json")
+    store.builds.note(build.id, inspected=document)
+    return document
+
+
+@step(14, "Convert the image")
+def convert_image(
+    build: Build, import_request: ImportRequest, images: ImageStore, store: StateStore
+) -> dict[str, Any]:
+    """Put it into the store in the catalogue's format, inspected as what it is now.
+
+    Here Glance runs its plugin `image_conversion`. What QEMU reads here it reads under limits,
+    without network, and with no other file in reach.
+    """
+    inspected = Inspected.model_validate(build.plan["inspected"])
+    request = import_request
+    target = ImageFormat(request.to)
+    made = images.intake.convert(build.id, inspected, target, compressed=request.compress)
+    document = made.model_dump(mode="json")
+    store.builds.note(build.id, imported=document)
+    return document
+
+
+@step(15, "Record the imported image", undo=forget_image)
+def record_import(
+    build: Build, caller: Caller, import_request: ImportRequest, store: StateStore
+) -> str:
+    """Record the image in the catalogue, with checksum and sizes: it is active now."""
+    made = ImportedImage.model_validate(build.plan["imported"])
+    request = import_request
+    store.images.put(
+        Image(
+            **made.model_dump(mode="json"),
+            id=build.id,
+            tenant_id=caller.tenant_id,
+            name=request.name,
+            version=request.version,
+            visibility=request.visibility,
+            min_disk_gib=max(request.min_disk_gib, math.ceil(made.virtual_size_bytes / _GIB)),
+            min_ram_mib=request.min_ram_mib,
+            os=request.os,
+            login_user=request.login_user,
+            properties=request.properties,
+            # No firm word on its file system: step 30 would have to guess.
+            injectable=False,
+            source=in_words(request.source),
+            built_at=now(),
+        )
+    )
+    return build.id
+
+
+def in_words(source: str) -> str:
+    """A source without what may be a secret in it: a signed URL's query."""
+    if "://" not in source:
+        return source
+    parts = urlsplit(source)
+    return parts._replace(query="", fragment="").geturl()
+
+
+class _Teller:
+    """Tells in the run's log how far something is, now and then.
+
+    Args:
+        what: What is being done, in words.
+        clock: Seconds from any beginning.
+    """
+
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._clock = clock
+        self._told_at = clock()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Tell it, unless it was told just now.
+
+        Args:
+            done: Bytes that are done.
+            total: Bytes in all, where that is known.
+        """
+        if self._clock() - self._told_at < _TELL_EVERY_S and done != total:
+            return
+        self._told_at = self._clock()
+        of = f" of {total // _MIB}" if total is not None else ""
+        get_run_logger().info("%s: %d%s MiB", self._what, done // _MIB, of)
