@@ -90,6 +90,17 @@ def require_unused(path: Path, disk_format: ImageFormat | str) -> None:
         raise Conflict(f"the disk {path} is in use", hint="stop the guest first") from error
 
 
+def create_empty(path: Path, size_bytes: int) -> list[str]:
+    """Create an empty qcow2 of a virtual size.
+
+    Returns:
+        The command.
+    """
+    words = ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size_bytes)]
+    run(*words, limits=INFO_LIMITS)
+    return words
+
+
 def create_overlay(base: Path, base_format: ImageFormat | str, path: Path) -> list[str]:
     """Create a qcow2 that holds only the differences from its base.
 
