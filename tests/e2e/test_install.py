@@ -1,0 +1,104 @@
+"""`fifty image install`: a real unattended installation, by an installer of 50 bytes.
+
+The medium is the test's own (see `tests.host.test_installer`): what boots from it writes the
+boot sector of "the system" onto the empty disk, and shuts the machine down.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Cloud
+from tests.host.hypervisor_lab import boot_sector
+from tests.host.test_installer import BEGINS, INSTALLED, NOTHING, POWER_OFF, installer
+from tests.inventory import differences
+
+pytestmark = pytest.mark.e2e
+
+SMALL = ("--disk", "1", "--ram", "128", "--cpus", "1", "--timeout", "20")
+GIB = 1024**3
+
+
+@pytest.fixture
+def medium(tmp_path: Path) -> Path:
+    return installer(tmp_path / "installer.iso", POWER_OFF)
+
+
+def first_sector(disk: Path, tmp_path: Path) -> bytes:
+    """The first sector of a qcow2, by QEMU's own program."""
+    raw = tmp_path / "first"
+    words = ["qemu-img", "dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=1"]
+    subprocess.run([*words, f"if={disk}", f"of={raw}"], check=True)
+    return raw.read_bytes()[:512]
+
+
+def test_what_was_installed_is_an_image_and_the_machine_is_gone(
+    cloud: Cloud, medium: Path, tmp_path: Path
+) -> None:
+    before = cloud.inventory()
+    answers = tmp_path / "user-data"
+    answers.write_text("#cloud-config\nautoinstall: {version: 1}\n")
+    words = ("image", "install", "tiny-system", str(medium), *SMALL, "--answers", str(answers))
+    image = cloud.json(*words)
+    assert (image["status"], image["os"], image["login_user"]) == ("active", "linux", "root")
+    assert image["virtual_size_bytes"] == GIB
+    assert image["size_bytes"] < 1024**2, "what is empty takes no room"
+    assert image["source"] == "installed from installer.iso"
+    assert first_sector(Path(image["path"]), tmp_path) == boot_sector(INSTALLED)
+    assert cloud.world.hypervisor.state(image["id"]) is None
+    assert not cloud.world.directories.path(image["id"]).exists()
+    told = cloud.json(*words, code=1)
+    assert told["error"] == "Conflict" and "there already" in told["message"]
+    cloud.fifty("image", "delete", "tiny-system")
+    assert differences(before, cloud.inventory()) == []
+
+
+@pytest.mark.parametrize("fault", ["33:raise:after", "34:raise:after", "36:raise"])
+def test_a_failed_one_leaves_nothing(cloud: Cloud, medium: Path, fault: str) -> None:
+    before = cloud.inventory()
+    cloud.fifty("image", "install", "broken", str(medium), *SMALL, fault=fault, code=1)
+    assert differences(before, cloud.inventory()) == []
+    assert "broken" not in cloud.fifty("image", "list")
+
+
+def test_a_killed_one_is_gone_on_with(cloud: Cloud, medium: Path) -> None:
+    before = cloud.inventory()
+    words = ("image", "install", "killed", str(medium), *SMALL)
+    assert cloud.run(*words, fault="34:kill:after").returncode == -9
+    ended = {one["name"]: one["state"] for one in cloud.json("reconcile")["reconciled"]}
+    assert ended == {"killed": "complete"}
+    assert cloud.json("image", "show", "killed")["status"] == "active"
+    cloud.fifty("image", "delete", "killed")
+    assert differences(before, cloud.inventory()) == []
+
+
+def test_one_that_is_not_through_in_time_says_what_its_console_said(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    before = cloud.inventory()
+    stuck = installer(tmp_path / "stuck.iso", NOTHING)
+    words = ("image", "install", "stuck", str(stuck), *SMALL[:-1], "1")
+    told = cloud.json(*words, code=1)
+    assert told["error"] == "GuestFault" and "was not through within 60 s" in told["message"]
+    assert any(BEGINS in line for line in told["details"])
+    assert differences(before, cloud.inventory()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (("/nonexistent.iso",), "cannot be read"),
+        (("/dev/zero",), "is not a regular file"),
+        (("/etc/passwd",), "is no ISO 9660 volume"),
+    ],
+)
+def test_a_medium_that_is_none_is_refused(
+    cloud: Cloud, changed: tuple[str, ...], words: str
+) -> None:
+    before = cloud.inventory()
+    told = cloud.json("image", "install", "none", *changed, *SMALL, code=1)
+    assert told["error"] == "InvalidRequest" and words in told["message"]
+    assert differences(before, cloud.inventory()) == []
