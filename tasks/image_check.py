@@ -43,9 +43,8 @@ def check_image_files(request: BaseModel | Mapping[str, Any]) -> State[Any]:
         report = look(world, image, wanted.method)
     except FiftyError as error:
         return refused(error)
-    latest = world.store.images.get(image.id)
-    known = {**(latest.report or {}), "check": report.model_dump(mode="json")}
-    world.store.images.put(latest.model_copy(update={"report": known}))
+    known = {**(image.report or {}), "check": report.model_dump(mode="json")}
+    world.store.images.change(image.id, report=known)
     create_table_artifact(
         key="image-check",
         table=[

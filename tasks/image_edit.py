@@ -31,12 +31,12 @@ def validate_edit(build: Build, form: dict[str, Any], store: StateStore) -> str:
     request = EditRequest.model_validate(form)
     image = find_image(store, caller, request.image)
     require_active(image)
-    if named(build, store, caller, request.name):
+    if named(build, store, caller, request.name, request.version):
         raise Conflict(
-            f"an image named {request.name!r} is there already",
-            hint=f"`fifty image delete {request.name}` first, or give the new one another name",
+            f"an image named {request.reference!r} is there already",
+            hint="give the new one another --version, or another name",
         )
-    store.builds.update(build.id, name=request.name)
+    store.builds.update(build.id, name=request.reference)
     store.builds.note(build.id, edits=image.id)
     return image.id
 
@@ -111,6 +111,7 @@ def record_edit(build: Build, caller: Caller, edit_request: EditRequest, store: 
                 "source": f"{EDIT_OF}{source.name}",
                 "certificate": None,
                 "report": None,
+                "deactivation": None,
             }
         )
     )

@@ -7,11 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from blocks.resources.base import ResourceName
+from blocks.resources.base import ImageReference, ResourceName
 from blocks.resources.form import CredentialsName, Form
-from blocks.resources.image import ImageVersion
+from blocks.resources.image import FIRST_VERSION, ImageVersion, image_reference
 from blocks.resources.request import INJECT_LIMIT, InjectedFile
 
+#: A build's name has so many characters.
+_LONGEST_REFERENCE = 63
 #: The ways into an image's files (`blocks.images.access`).
 AccessMethod = Literal["debugfs", "loop", "nbd"]
 
@@ -35,10 +37,12 @@ class EditRequest(Form):
 
     first_fields: ClassVar[tuple[str, ...]] = ("image", "name", "inject", "remove", "generalise")
 
-    image: ResourceName = Field(title="Image", description="The one to change: its name or id.")
+    image: ImageReference = Field(
+        title="Image", description="The one to change: its name, NAME:VERSION, or its id."
+    )
     name: ResourceName = Field(title="Name", description="What the new image is called.")
     version: ImageVersion = Field(
-        default="1", title="Version", description="Tells it from others of its name."
+        default=FIRST_VERSION, title="Version", description="Tells it from others of its name."
     )
     inject: tuple[InjectedFile, ...] = Field(
         default=(), max_length=64, title="Files", description="What is put into it."
@@ -77,13 +81,20 @@ class EditRequest(Form):
     def _changes_something(self) -> EditRequest:
         if not self.inject and not self.remove and not self.generalise:
             raise ValueError("asks for no change: give inject, remove or generalise")
+        if len(self.reference) > _LONGEST_REFERENCE:
+            raise ValueError(f"NAME:VERSION has more than {_LONGEST_REFERENCE} characters")
         return self
+
+    @property
+    def reference(self) -> str:
+        """What the image is called in one word."""
+        return image_reference(self.name, self.version)
 
 
 class CheckRequest(Form):
     """The image whose files are looked at."""
 
-    name: ResourceName = Field(title="Image", description="Its name, or its id.")
+    name: ImageReference = Field(title="Image", description="Its name, NAME:VERSION, or its id.")
     method: AccessMethod | None = Field(
         default=None, title="Method", description="The way in; empty: debugfs where it can."
     )

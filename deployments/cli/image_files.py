@@ -109,7 +109,7 @@ def edit(
         return
     require_root("making an image")
     run_flow("edit_image", request).require_success()
-    found = documents.image(open_scope(credentials).image(name))
+    found = documents.image(open_scope(credentials).image(f"{name}:{version}" if version else name))
     if json:
         output.document(found)
     else:
