@@ -88,6 +88,8 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "image": {
         "build": ("images", "Build an image by a recipe."),
         "import": ("image_import", "Import an image from a file or a URL."),
+        "edit": ("image_files", "Make an image from another one by changing files in it."),
+        "check": ("image_files", "Check an image's files without booting it."),
         "list": ("images", "List the images."),
         "show": ("images", "Show an image."),
         "set": ("image_catalogue", "Set what is said of an image."),
