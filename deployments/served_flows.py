@@ -113,6 +113,7 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("change-port", DEFAULT, ("vm", "network")),
     ServedFlow("build-image", BUILDS, ("image",)),
     ServedFlow("import-image", BUILDS, ("image",)),
+    ServedFlow("install-image", BUILDS, ("image",)),
     ServedFlow("edit-image", BUILDS, ("image",)),
     ServedFlow("check-image", DEFAULT, ("image",)),
     ServedFlow("change-image", DEFAULT, ("image",)),

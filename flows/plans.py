@@ -9,6 +9,7 @@ from flows.create_network import network_steps
 from flows.create_vm import the_fifty
 from flows.edit_image import edit_steps
 from flows.import_image import import_steps
+from flows.install_image import install_steps
 from tasks.ends import Kind
 from tasks.image_build import IMAGE_KIND
 from tasks.network_build import NETWORK_KIND
@@ -16,7 +17,11 @@ from tasks.run import Plan, Runner
 from tasks.vm_session import VM_KIND
 
 #: The ways to an image besides a recipe, told by a field that only their requests have.
-_WAYS: Mapping[str, Plan] = {"source": import_steps, "image": edit_steps}
+_WAYS: Mapping[str, Plan] = {
+    "source": import_steps,
+    "image": edit_steps,
+    "medium": install_steps,
+}
 
 
 def steps_to_image(run: Runner) -> None:

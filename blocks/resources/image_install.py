@@ -36,7 +36,7 @@ class AnswerFile(Form):
         pattern=r"^[A-Za-z0-9_.-]{1,64}(/[A-Za-z0-9_.-]{1,64}){0,5}$",
         description="In the medium, such as `user-data` or `ks.cfg`.",
     )
-    content: str = Field(title="Content", max_length=_ANSWERS_LIMIT)
+    content: str = Field(title="Content", max_length=_ANSWERS_LIMIT, description="The file's text.")
 
     @field_validator("path")
     @classmethod
@@ -47,17 +47,25 @@ class AnswerFile(Form):
 
 
 class WindowsForm(WindowsChoices):
-    """What an installer of Windows is told, and the media that the operator has fetched.
+    """What an installer of Windows is told, and the media that the operator has fetched."""
 
-    Attributes:
-        password_secret: The Prefect Secret block with the administrator's password.
-        virtio_win: The `virtio-win.iso`.
-        programs: Files by the names that `blocks.windows.media.PROGRAMS` tells.
-    """
+    first_fields: ClassVar[tuple[str, ...]] = ("edition", "accept_license", "password_secret")
 
-    password_secret: str = Field(pattern=r"^[a-z0-9-]{1,63}$")
-    virtio_win: HostFile
-    programs: dict[str, HostFile] = Field(default_factory=dict, max_length=16)
+    password_secret: str = Field(
+        title="Password from a secret",
+        pattern=r"^[a-z0-9-]{1,63}$",
+        description="The Prefect Secret block with the administrator's password.",
+    )
+    virtio_win: HostFile = Field(
+        title="virtio-win", description="The ISO file `virtio-win.iso`, its path on the host."
+    )
+    programs: dict[str, HostFile] = Field(
+        default_factory=dict,
+        max_length=16,
+        title="Programs",
+        description="Files of the host by what they are: `cloudbase-init.msi` (needed), "
+        "`openssh.msi`, `sdelete64.exe`, `qemu-ga-x86_64.msi`.",
+    )
 
 
 class InstallRequest(Form):
@@ -85,17 +93,17 @@ class InstallRequest(Form):
     windows: WindowsForm | None = Field(
         default=None, title="Windows", description="For an installer of Windows, instead."
     )
-    disk_gib: int = Field(default=10, ge=1, le=2048, title="Disk (GiB)")
-    vcpus: int = Field(default=2, ge=1, le=64, title="Processors")
-    ram_mib: int = Field(default=2048, ge=64, le=1024**2, title="Memory (MiB)")
+    disk_gib: int = Field(default=10, ge=1, le=2048, title="Disk", description="GiB.")
+    vcpus: int = Field(default=2, ge=1, le=64, title="Processors", description="Of its machine.")
+    ram_mib: int = Field(default=2048, ge=64, le=1024**2, title="Memory", description="MiB.")
     firmware: Literal["bios", "uefi"] = Field(
         default="bios", title="Firmware", description="Of Windows, what its answers say."
     )
     virtio: bool = Field(
-        default=True, title="virtio", description="The installer knows virtio's disks."
+        default=True, title="virtio disks", description="The installer knows virtio's disks."
     )
     timeout_min: int = Field(
-        default=180, ge=1, le=24 * 60, title="Time limit (minutes)", description="For all of it."
+        default=180, ge=1, le=24 * 60, title="Time limit", description="Minutes, for all of it."
     )
     login_user: str = Field(
         default="root",

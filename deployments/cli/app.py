@@ -88,6 +88,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "image": {
         "build": ("images", "Build an image by a recipe."),
         "import": ("image_import", "Import an image from a file or a URL."),
+        "install": ("image_install", "Install an image from an installer's medium."),
         "edit": ("image_files", "Make an image from another one by changing files in it."),
         "check": ("image_files", "Check an image's files without booting it."),
         "list": ("images", "List the images."),
