@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for field, value in image.items():
         if field not in _LONG:
             yield field.replace("_", " "), value
-    yield from _cloud_init((image.get("report") or {}).get("cloud_init"))
+    report = image.get("report") or {}
+    yield from _cloud_init(report.get("cloud_init"))
+    yield from _check(report.get("check"))
 
 
 def _cloud_init(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
@@ -31,3 +34,16 @@ def _cloud_init(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
             for one in modules
         )
         yield f"stage {stage}", ", ".join(names)
+
+
+def _check(report: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
+    """The last static check: how many points, and each that is not as it should be."""
+    if not report or not report["findings"]:
+        return
+    verdicts = Counter(one["verdict"] for one in report["findings"])
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    yield "checked", f"{counts} ({report['checked_at']}, by {report['method']})"
+    for one in report["findings"]:
+        if one["verdict"] != "pass":
+            evidence = "; ".join(one["evidence"])
+            yield f"check {one['verdict']}", f"{one['title']}: {evidence}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from blocks.images.cloud_init import CloudInit, Module
 from deployments.cli.image_views import facts
 
@@ -28,5 +30,17 @@ def test_stages_are_told_a_line_each_and_what_is_missing_is_marked() -> None:
 
 
 def test_an_image_that_was_not_looked_into_has_none_of_it() -> None:
-    for report in (None, {}, {"check": {"findings": []}}):
+    nothing: tuple[dict[str, Any] | None, ...] = (None, {}, {"check": {"findings": []}})
+    for report in nothing:
         assert list(facts({"name": "micro", "report": report})) == [("name", "micro")]
+
+
+def test_of_a_check_what_did_not_pass_is_told_a_line_each() -> None:
+    point = {"point": "x", "title": "No keys", "verdict": "fail", "evidence": ["/a", "/b"]}
+    findings = [point, {**point, "verdict": "pass"}, {**point, "verdict": "pass"}]
+    check = {"findings": findings, "checked_at": "2026-11-22", "method": "debugfs"}
+    assert list(facts({"name": "micro", "report": {"check": check}})) == [
+        ("name", "micro"),
+        ("checked", "1 fail, 2 pass (2026-11-22, by debugfs)"),
+        ("check fail", "No keys: /a; /b"),
+    ]
