@@ -43,7 +43,11 @@ def check_image_files(request: BaseModel | Mapping[str, Any]) -> State[Any]:
         report = look(world, image, wanted.method)
     except FiftyError as error:
         return refused(error)
-    known = {**(image.report or {}), "check": report.model_dump(mode="json")}
+    known = {
+        **(image.report or {}),
+        "check": report.model_dump(mode="json", exclude={"cloud_init"}),
+        "cloud_init": report.cloud_init and report.cloud_init.model_dump(mode="json"),
+    }
     world.store.images.change(image.id, report=known)
     create_table_artifact(
         key="image-check",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blocks import changes
-from blocks.errors import Conflict, InvalidRequest
+from blocks.errors import Conflict, InvalidRequest, UnsafeImage
 from blocks.images import leftovers, qemu_img
 from blocks.images.access.base import Method
 from blocks.images.access.opening import open_access
@@ -28,6 +28,8 @@ from blocks.images.recipe import BusyboxRecipe, DebianRecipe, all_recipes, find_
 from blocks.inventory import Found
 from blocks.resources.image import Image, ImageFormat
 from blocks.resources.request import InjectedFile
+from blocks.windows.check import WANTED, look_at_windows
+from blocks.windows.disk import open_windows
 
 LIMIT_BYTES = 100 * 1024**3
 
@@ -231,14 +233,27 @@ class ImageStore:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != image.sha256:
             raise Conflict(f"the file of the image {image.name!r} is not as it was recorded")
+        when = datetime.now(UTC)
+        if image.os == "windows":
+            with open_windows(path, image.format, self._exports, WANTED) as windows:
+                found = look_at_windows(windows)
+            return CheckReport(sha256=digest, checked_at=when, method="ntfscat", findings=found)
         opening = open_access(path, image.format, self._exports, trusted=trusted, method=method)
         with opening as guest:
             return CheckReport(
                 sha256=digest,
-                checked_at=datetime.now(UTC),
+                checked_at=when,
                 method=guest.method,
                 findings=look_at(guest),
+                cloud_init=self._cloud_init(image.id, guest),
             )
+
+    def _cloud_init(self, image_id: str, files: GuestFiles) -> CloudInit | None:
+        try:
+            return self.keep_cloud_init(image_id, files)
+        except UnsafeImage:
+            # The check's own points tell what is wrong with its files.
+            return None
 
     def inventory(self) -> list[Found]:
         """The catalogue's files, and what is being made: see `leftovers`."""

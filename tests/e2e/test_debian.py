@@ -100,6 +100,16 @@ def test_the_image_tells_what_runs_in_which_stage(debian: Cloud) -> None:
     )
 
 
+def test_the_static_check_reads_the_same_from_the_disk(debian: Cloud) -> None:
+    """Not from the tree that it was built of, but from the image's own file system."""
+    before = debian.json("image", "show", "debian-12")["report"]["cloud_init"]
+    debian.fifty("image", "check", "debian-12", code=None)
+    report = debian.json("image", "show", "debian-12")["report"]
+    assert report["cloud_init"] == before
+    verdicts = {one["point"]: one["verdict"] for one in report["check"]["findings"]}
+    assert verdicts["cloud-init"] == "pass"
+
+
 def test_user_data_that_its_cloud_init_does_not_know_is_refused(
     debian: Cloud, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import UnsafeImage, Unsupported
-from blocks.images import qemu_img
+from blocks.images import ImageStore, qemu_img
 from blocks.images.check.report import Verdict
 from blocks.images.exports import Exports
-from blocks.resources import ImageFormat
+from blocks.resources import Image, ImageFormat
 from blocks.windows.check import WANTED, look_at_windows
 from blocks.windows.disk import HIVES, open_windows
 from tests.hives import hive
@@ -120,3 +121,22 @@ def test_a_damaged_file_system_and_a_hive_that_is_none(
     ):
         pass
     assert exports.all() == []
+
+
+def test_the_store_checks_an_image_of_windows_by_its_hives(
+    tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    path = disk(tmp_path, ntfs(tmp_path, files))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    image = Image.model_validate(
+        {
+            **{"id": "i1", "tenant_id": None, "name": "server", "format": "raw", "os": "windows"},
+            **{"sha256": digest, "size_bytes": path.stat().st_size, "path": str(path)},
+            "virtual_size_bytes": path.stat().st_size,
+        }
+    )
+    report = ImageStore(tmp_path / "images").check(image, trusted=False)
+    assert (report.method, report.passed, report.cloud_init) == ("ntfscat", True, None)
+    verdicts = {one.point: one.verdict for one in report.findings}
+    assert verdicts.pop("serial-console") is Verdict.UNKNOWN, "there is no boot store"
+    assert set(verdicts.values()) == {Verdict.PASS}

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from blocks.images.cloud_init import CloudInit
+
 
 class Verdict(StrEnum):
     """What can be said of a point.
@@ -50,6 +52,7 @@ class CheckReport(BaseModel):
         checked_at: When.
         method: How it was looked into.
         findings: All points, in the check's order.
+        cloud_init: Its cloud-init, where it has one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +61,7 @@ class CheckReport(BaseModel):
     checked_at: datetime
     method: str
     findings: tuple[Finding, ...]
+    cloud_init: CloudInit | None = None
 
     def of(self, *verdicts: Verdict) -> tuple[Finding, ...]:
         """The findings with one of these verdicts."""
