@@ -20,6 +20,7 @@ from blocks.state.tables.base import now
 from tasks.draft import describe_all
 from tasks.image_build import forget_image, remove_file, step
 from tasks.image_names import admitted, named
+from tasks.image_passphrase import read_passphrase
 from tasks.policy import check_policy
 
 _GIB = 1024**3
@@ -45,6 +46,8 @@ def validate_import(build: Build, form: dict[str, Any], store: StateStore) -> st
         check_policy(caller, "image:import:file")
     if request.visibility == "public":
         check_policy(caller, "image:create:public")
+    if request.passphrase_secret is not None:
+        read_passphrase(request.passphrase_secret)
     if named(build, store, caller, request.name, request.version):
         raise Conflict(
             f"an image named {request.reference!r} is there already",
@@ -97,7 +100,14 @@ def convert_image(
     inspected = Inspected.model_validate(build.plan["inspected"])
     request = import_request
     target = ImageFormat(request.to)
-    made = images.intake.convert(build.id, inspected, target, compressed=request.compress)
+    secret = request.passphrase_secret
+    made = images.intake.convert(
+        build.id,
+        inspected,
+        target,
+        compressed=request.compress,
+        passphrase=read_passphrase(secret) if secret is not None else None,
+    )
     document = made.model_dump(mode="json")
     store.builds.note(build.id, imported=document)
     return document
@@ -117,6 +127,7 @@ def record_import(
             tenant_id=caller.tenant_id,
             name=request.name,
             version=request.version,
+            passphrase_secret=request.passphrase_secret,
             visibility=request.visibility,
             min_disk_gib=max(request.min_disk_gib, math.ceil(made.virtual_size_bytes / _GIB)),
             min_ram_mib=request.min_ram_mib,

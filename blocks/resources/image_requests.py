@@ -60,6 +60,13 @@ class ImportRequest(Form):
         title="Encrypted",
         description="It is a qcow2 with LUKS inside, and stays one.",
     )
+    passphrase_secret: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9-]{1,63}$",
+        title="Passphrase from a secret",
+        description="The name of a Prefect Secret block: its passphrase opens an encrypted "
+        "image, and any other one is encrypted with it (LUKS).",
+    )
     min_disk_gib: int = Field(
         default=0,
         ge=0,
@@ -103,7 +110,7 @@ class ImportRequest(Form):
     def _goes_together(self) -> ImportRequest:
         if self.sha256 is not None and self.sha256sums:
             raise ValueError("sha256 is given beside sha256sums; only one of them can be")
-        if self.encrypted and self.to != "qcow2":
+        if (self.encrypted or self.passphrase_secret) and self.to != "qcow2":
             raise ValueError("an encrypted image is kept as qcow2")
         return self
 

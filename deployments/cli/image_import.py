@@ -32,6 +32,7 @@ def import_(
     to: str | None = None,
     no_compress: Flag = False,
     encrypted: Flag = False,
+    passphrase_secret: str | None = None,
     min_disk: int | None = None,
     min_ram: int | None = None,
     os: str | None = None,
@@ -54,6 +55,8 @@ def import_(
         to: How it is kept: qcow2 (default) or raw.
         no_compress: Keep a qcow2 without compression; it is larger, and read faster.
         encrypted: It is a qcow2 with LUKS inside, and stays one.
+        passphrase_secret: Name of a Prefect Secret block: opens an encrypted image, and
+            encrypts any other one.
         min_disk: GiB that a flavor's disk has to have (default: its virtual size).
         min_ram: MiB that a flavor has to have.
         os: The operating system (default: linux).
@@ -67,6 +70,7 @@ def import_(
         "sha256": sha256,
         "version": version,
         "to": to,
+        "passphrase_secret": passphrase_secret,
         "min_disk_gib": min_disk,
         "min_ram_mib": min_ram,
         "os": os,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import changes
 from blocks.errors import HostFault, InvalidRequest, NotFound, UnsafeImage
-from blocks.images import qemu_img
+from blocks.images import encryption, qemu_img
 from blocks.images.files import replacing
 from blocks.images.formats.magic import WRAPPINGS, looks_like
 from blocks.images.inspection import Inspection, inspect, open_regular
@@ -179,7 +179,13 @@ class Intake:
         )
 
     def convert(
-        self, image_id: str, inspected: Inspected, target: ImageFormat, *, compressed: bool
+        self,
+        image_id: str,
+        inspected: Inspected,
+        target: ImageFormat,
+        *,
+        compressed: bool,
+        passphrase: str | None = None,
     ) -> ImportedImage:
         """Put an inspected image into the store, in the catalogue's format.
 
@@ -189,7 +195,8 @@ class Intake:
             image_id: The image.
             inspected: What `inspect` found.
             target: The format in the catalogue.
-            compressed: For qcow2: with compressed clusters.
+            compressed: For qcow2: with compressed clusters; not where it is encrypted.
+            passphrase: Opens an encrypted image, and encrypts another one.
 
         Raises:
             UnsafeImage: It cannot be read, or what it became is too large, or not safe.
@@ -204,8 +211,8 @@ class Intake:
         path = self._store / f"{image_id}.{target}"
         made = self._folder(image_id) / f"made.{target}"
         made.unlink(missing_ok=True)
-        words = self._convert(inspected, target, made, compressed=compressed)
-        seen = inspect(made, target, encrypted=inspected.encrypted)
+        words = self._convert(inspected, target, made, compressed, passphrase)
+        seen = inspect(made, target, encrypted=inspected.encrypted or passphrase is not None)
         digest = sha256_of(made)
         with replacing(path, mode=0o644) as part:
             made.replace(part)
@@ -233,21 +240,33 @@ class Intake:
         return imported if there else None
 
     def _convert(
-        self, inspected: Inspected, target: ImageFormat, made: Path, *, compressed: bool
+        self,
+        inspected: Inspected,
+        target: ImageFormat,
+        made: Path,
+        compressed: bool,
+        passphrase: str | None,
     ) -> list[str]:
         source = inspected.path
+        if inspected.encrypted and passphrase is not None:
+            encryption.check(source, passphrase)
         as_it_is = inspected.encrypted or (
             target is ImageFormat.RAW and inspected.format is SourceFormat.RAW
         )
         if as_it_is:
             source.replace(made)
             return ["cp", str(source), str(made)]
+        limit = self._limit + inspected.virtual_size_bytes // _TABLES_PART + _TABLES_REST
         outcome = qemu_img.Outcome(
             format=target,
             compressed=compressed and target is ImageFormat.QCOW2,
-            limit_bytes=self._limit + inspected.virtual_size_bytes // _TABLES_PART + _TABLES_REST,
+            limit_bytes=limit,
         )
         try:
+            if passphrase is not None:
+                words = encryption.encrypt(source, inspected.format, made, passphrase, limit)
+                encryption.check(made, passphrase)
+                return words
             words = qemu_img.convert_untrusted(source, inspected.format, made, outcome)
             if target is ImageFormat.QCOW2:
                 qemu_img.check_untrusted(made, target)
