@@ -7,26 +7,18 @@ of it is taken for a path of this host. One process answers all that is asked of
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import select
-import subprocess
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from blocks.commands import Confinement, Limits, run
-from blocks.errors import HostFault, InvalidRequest, Transient, UnsafeImage
+from blocks.errors import HostFault, InvalidRequest
 from blocks.images.access.base import Node
+from blocks.images.access.dialogue import Dialogue
 from blocks.images.file_systems import FileSystem
 
 ROOT_INODE = 2
 _LIMITS = Limits(memory_bytes=1024**3, cpu_s=60)
-_TIMEOUT_S = 120.0
-_MOST_SAID = 16 * 1024 * 1024
 _LONGEST_LINK = 4096
 #: What debugfs says where all is well.
 _NOISE = ("debugfs 1", "rm: File not found")
@@ -62,7 +54,8 @@ class Volume:
         self._raw = raw.absolute()
         self._image = f"{self._raw}?offset={held.offset}"
         self._listed: dict[int, dict[str, Inode]] = {}
-        self._dialogue: _Dialogue | None = None
+        self._dialogue: Dialogue | None = None
+        self._writable = False
         self.scratch = scratch
         self.held = held
 
@@ -117,12 +110,12 @@ class Volume:
 
         All is written, and seen by others, when the volume is closed.
         """
-        if self._dialogue is None or not self._dialogue.writable:
+        if self._dialogue is None or not self._writable:
             self.close()
             self._dialogue = self._start(writable=True)
         self._listed.clear()
-        self._dialogue.ask(*lines)
-        return self._dialogue.complaints()
+        self._answer(self._dialogue, *lines)
+        return [one for one in self._dialogue.complaints() if not one.startswith(_NOISE)]
 
     def check(self) -> None:
         """Make sure that the whole file system is consistent.
@@ -147,9 +140,19 @@ class Volume:
     def _ask(self, line: str) -> bytes:
         if self._dialogue is None:
             self._dialogue = self._start()
-        return self._dialogue.ask(line)
+        return self._answer(self._dialogue, line)
 
-    def _start(self, *, writable: bool = False) -> _Dialogue:
+    def _answer(self, dialogue: Dialogue, *lines: str) -> bytes:
+        out = dialogue.ask(*lines)
+        refused = [one for one in dialogue.complaints() if "while opening filesystem" in one]
+        if refused:
+            raise HostFault(
+                f"debugfs cannot read the file system: {refused[-1]}",
+                hint="check the image with e2fsck",
+            )
+        return out
+
+    def _start(self, *, writable: bool = False) -> Dialogue:
         into, out = self.scratch / "in", self.scratch / "out"
         into.touch()
         out.touch()
@@ -158,96 +161,9 @@ class Volume:
         words = ["stdbuf", "-o0", "debugfs", "-w" if writable else "-c", "-f", "-", self._image]
         reads, writes = ((into,), (out, self._raw)) if writable else ((self._raw,), (out,))
         confinement = Confinement(_LIMITS, reads, writes)
-        return _Dialogue(confinement.wrapped(words), self.scratch, writable=writable)
-
-
-class _Dialogue:
-    """A running debugfs that is asked, and answers.
-
-    Args:
-        words: Its command line.
-        folder: Where it runs.
-        writable: It may change the file system.
-    """
-
-    def __init__(self, words: list[str], folder: Path, *, writable: bool) -> None:
-        self.writable = writable
-        self._complaints: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        self._program = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-            bufsize=0,
-            cwd=folder,
-        )
-
-    def close(self) -> None:
-        """End it, and wait for that: only then is all written."""
-        with self._program:
-            if self._program.stdin is not None:
-                self._program.stdin.close()
-            try:
-                self._program.wait(_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._program.kill()
-        self._complaints.close()
-
-    def ask(self, *lines: str) -> bytes:
-        """Run commands; what debugfs said to them.
-
-        Raises:
-            HostFault: It cannot open the file system, or ended.
-            UnsafeImage: It says more than any honest file system makes it say.
-            Transient: It does not answer.
-        """
-        # A comment is repeated as it is. What a file system holds cannot guess it.
-        mark = f"#{secrets.token_hex(16)}\n".encode()
-        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-        try:
-            self._send(text + mark)
-            out = self._until(mark)
-        except BrokenPipeError:
-            out = None
-        complaints = self.complaints()
-        refused = [line for line in complaints if "while opening filesystem" in line]
-        if out is None or refused:
-            why = (refused or complaints or ["it ended"])[-1]
-            raise HostFault(
-                f"debugfs cannot read the file system: {why}", hint="check the image with e2fsck"
-            )
-        return out
-
-    def complaints(self) -> list[str]:
-        """What it complained of until now."""
-        self._complaints.seek(0)
-        said = self._complaints.read(_MOST_SAID).decode("utf-8", "replace")
-        return [line for line in said.splitlines() if line and not line.startswith(_NOISE)]
-
-    def _send(self, content: bytes) -> None:
-        assert self._program.stdin is not None  # noqa: S101 - asked for above
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._program.stdin.write(rest) or 0 :]
-
-    def _until(self, mark: bytes) -> bytes | None:
-        """All that it says up to a mark; None where it ends before."""
-        assert self._program.stdout is not None  # noqa: S101 - asked for above
-        handle = self._program.stdout.fileno()
-        said = bytearray()
-        deadline = time.monotonic() + _TIMEOUT_S
-        while mark not in said[-len(mark) - 1 :]:
-            if not select.select([handle], [], [], max(deadline - time.monotonic(), 0))[0]:
-                self._program.kill()
-                raise Transient(f"debugfs did not answer within {_TIMEOUT_S:g} s")
-            part = os.read(handle, 1 << 16)
-            if not part:
-                return None
-            said += part
-            if len(said) > _MOST_SAID:
-                self._program.kill()
-                raise UnsafeImage("a directory of the image has no end")
-        return bytes(said[: said.rindex(mark)])
+        self._writable = writable
+        # A comment is repeated as it is.
+        return Dialogue("debugfs", confinement.wrapped(words), self.scratch, echo="#")
 
 
 def quoted(word: str) -> str:
