@@ -15,7 +15,7 @@ from blocks.resources.request import INJECT_LIMIT, InjectedFile
 #: A build's name has so many characters.
 _LONGEST_REFERENCE = 63
 #: The ways into an image's files (`blocks.images.access`).
-AccessMethod = Literal["debugfs", "loop", "nbd"]
+AccessMethod = Literal["debugfs", "loop", "nbd", "libguestfs"]
 
 
 def _inside(value: str) -> str:
@@ -62,9 +62,9 @@ class EditRequest(Form):
     method: AccessMethod | None = Field(
         default=None,
         title="Method",
-        description="The way in. `debugfs` never lets the host's kernel read the image; `loop` "
-        "and `nbd` do, and are refused for an image that was not built here. Empty: debugfs "
-        "where it can.",
+        description="The way in. `debugfs` and `libguestfs` never let the host's kernel read the "
+        "image; `loop` and `nbd` do, and are refused for an image that was not built here. "
+        "Empty: debugfs where it can.",
     )
     credentials: CredentialsName = "default"
 

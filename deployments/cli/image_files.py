@@ -37,7 +37,7 @@ def check(
 
     Args:
         name: The image's name or id.
-        method: The way in: debugfs, loop or nbd (default: debugfs where it can).
+        method: The way in: debugfs, loop, nbd or libguestfs (default: debugfs where it can).
     """
     request: dict[str, Any] = {"name": name, "credentials": credentials_name(credentials)}
     if method is not None:
@@ -87,7 +87,7 @@ def edit(
         generalise: Take out what makes it one certain machine: machine id, host keys, leases,
             cloud-init's state, network names, login keys, logs.
         version: Tells it from others of its name (default: 1).
-        method: The way in: debugfs, loop or nbd (default: debugfs where it can).
+        method: The way in: debugfs, loop, nbd or libguestfs (default: debugfs where it can).
     """
     findings = Findings()
     options: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,17 @@ def seen(disk: Path, command: str, offset: int = 5 * MIB) -> str:
     return run("debugfs", "-R", command, f"{raw}?offset={offset}")
 
 
-METHODS = [Method.DEBUGFS, Method.LOOP, Method.NBD]
+METHODS = [
+    Method.DEBUGFS,
+    Method.LOOP,
+    Method.NBD,
+    pytest.param(
+        Method.LIBGUESTFS,
+        marks=pytest.mark.skipif(
+            shutil.which("guestfish") is None, reason="guestfish is not installed"
+        ),
+    ),
+]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -129,7 +140,7 @@ def test_the_kernel_reads_no_image_that_is_not_trusted(disk: Path, exports: Expo
 
 
 def test_an_error_inside_leaves_nothing(disk: Path, exports: Exports) -> None:
-    for method in METHODS:
+    for method in (Method.DEBUGFS, Method.LOOP, Method.NBD):
         with (
             pytest.raises(RuntimeError),
             open_access(disk, format_of(disk), exports, trusted=True, writable=True, method=method),

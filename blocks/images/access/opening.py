@@ -5,6 +5,7 @@
 | debugfs    | qemu-storage-daemon's FUSE export   | debugfs, a confined process        | none  |
 | loop       | qemu-storage-daemon's FUSE export   | the host's kernel, in a namespace  | full  |
 | nbd        | qemu-nbd, nbdfuse                   | the host's kernel, in a namespace  | full  |
+| libguestfs | a small guest's disk                | that guest's kernel                | none  |
 
 An image that is not trusted never meets a file system driver of the host's kernel.
 """
@@ -19,9 +20,10 @@ from pathlib import Path
 from blocks.errors import Denied, Unsupported
 from blocks.images.access.base import Access, Method
 from blocks.images.access.with_kernel import Holder, MountedAccess, require_kernel
+from blocks.images.access.with_libguestfs import GuestfishAccess, kvm_flags
 from blocks.images.access.without_kernel import DebugfsAccess
 from blocks.images.exports import Exports
-from blocks.images.file_systems import EXT
+from blocks.images.file_systems import EXT, ROOT_KINDS
 from blocks.images.partitions import read_map
 from blocks.resources.image import ImageFormat
 
@@ -47,7 +49,8 @@ def open_access(
         exports: How it is seen as a raw file, and where the scratch space is.
         trusted: Whether all that ever wrote to it is trusted: it was built here by a recipe.
         writable: Whether it will be changed.
-        method: The way in; none: debugfs where it can, else the kernel where it may.
+        method: The way in; none: debugfs where it can, else the kernel where it may, else
+            libguestfs where it is installed.
 
     Raises:
         Denied: The kernel would read an image that is not trusted.
@@ -68,16 +71,15 @@ def _best(
     disk: Path, disk_format: ImageFormat, exports: Exports, trusted: bool, writable: bool
 ) -> Iterator[Access]:
     """By debugfs where all that may hold the root is an ext file system; else by the kernel."""
-    with exports.open(disk, disk_format, writable=writable) as raw:
+    with exports.open(disk, disk_format, writable=False) as raw:
         kinds = {one.kind for one in read_map(raw).file_systems}
-        if not trusted or kinds & EXT:
-            access: Access = DebugfsAccess(raw, raw.parent)
-            try:
-                yield access
-            finally:
-                access.close()
-            return
-    with _by_loop(disk, disk_format, exports, trusted, writable) as access:
+    way = _by_debugfs
+    if not kinds & EXT and kinds & ROOT_KINDS:
+        if trusted:
+            way = _by_loop
+        elif shutil.which("guestfish") is not None:
+            way = _by_libguestfs
+    with way(disk, disk_format, exports, trusted, writable) as access:
         yield access
 
 
@@ -137,9 +139,26 @@ def _by_nbd(
             holder.end()
 
 
+@contextmanager
+def _by_libguestfs(
+    disk: Path, disk_format: ImageFormat, exports: Exports, _trusted: bool, writable: bool
+) -> Iterator[Access]:
+    with exports.open(disk, disk_format, writable=False) as raw:
+        disk_map = read_map(raw)
+    with exports.scratch(disk) as folder:
+        access = GuestfishAccess(
+            disk, disk_format, disk_map, folder, writable=writable, emulated=not kvm_flags()
+        )
+        try:
+            yield access
+        finally:
+            access.close()
+
+
 _Way = Callable[[Path, ImageFormat, Exports, bool, bool], AbstractContextManager[Access]]
 _WAYS: dict[Method, _Way] = {
     Method.DEBUGFS: _by_debugfs,
     Method.LOOP: _by_loop,
     Method.NBD: _by_nbd,
+    Method.LIBGUESTFS: _by_libguestfs,
 }
