@@ -245,7 +245,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "lzma": lambda content: lzma.compress(content, format=lzma.FORMAT_ALONE),
     "zstd": by_program("zstd", "-q", "-c"),
     "lz4": by_program("lz4", "-q", "-l", "-c"),
-    "bzip2": by_program("bzip2", "-c"),
 }
 
 

@@ -70,11 +70,11 @@ def open_access(
 def _best(
     disk: Path, disk_format: ImageFormat, exports: Exports, trusted: bool, writable: bool
 ) -> Iterator[Access]:
-    """By debugfs where all that may hold the root is an ext file system; else by the kernel."""
+    """By debugfs where all that may hold the root is an ext file system; else as trust has it."""
     with exports.open(disk, disk_format, writable=False) as raw:
         kinds = {one.kind for one in read_map(raw).file_systems}
     way = _by_debugfs
-    if not kinds & EXT and kinds & ROOT_KINDS:
+    if kinds & (ROOT_KINDS - EXT):
         if trusted:
             way = _by_loop
         elif shutil.which("guestfish") is not None:

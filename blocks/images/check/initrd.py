@@ -27,7 +27,6 @@ _PROGRAMS = {
     b"\x1f\x8b": ("gzip", "-q", "-d", "-c"),
     b"\xfd7zXZ": ("xz", "-q", "-d", "-c"),
     b"\x5d\x00\x00": ("xz", "-q", "-d", "-c"),
-    b"BZh": ("bzip2", "-q", "-d", "-c"),
     b"\x28\xb5\x2f\xfd": ("zstd", "-q", "-d", "-c"),
     b"\x02\x21\x4c\x18": ("lz4", "-q", "-d", "-c"),
     b"\x04\x22\x4d\x18": ("lz4", "-q", "-d", "-c"),
