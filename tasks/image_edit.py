@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.errors import Conflict, InvalidRequest
+from prefect import get_run_logger
+
+from blocks.errors import Conflict, InvalidRequest, UnsafeImage
 from blocks.images import ImageStore
-from blocks.images.access.base import Change, Method, Put, Remove
+from blocks.images.access.base import Access, Change, Method, Put, Remove
 from blocks.images.editing import EditedImage
 from blocks.resources import EditRequest
 from blocks.state import Build, Caller, StateStore
@@ -74,8 +76,19 @@ def change_files(
         generalise=request.generalise,
         trusted=is_trusted(store, source),
         method=Method(request.method) if request.method else None,
+        look=lambda guest: _note_cloud_init(build, images, store, guest),
     )
     return str(way)
+
+
+def _note_cloud_init(build: Build, images: ImageStore, store: StateStore, guest: Access) -> None:
+    """Note what the changed image's cloud-init is, for the user data of its VMs."""
+    try:
+        seen = images.keep_cloud_init(build.id, guest)
+    except UnsafeImage as error:
+        get_run_logger().warning("the image's cloud-init cannot be read: %s", error)
+        return
+    store.builds.note(build.id, cloud_init=seen and seen.model_dump(mode="json"))
 
 
 @step(24, "Finish the new image")
@@ -94,6 +107,7 @@ def record_edit(build: Build, caller: Caller, edit_request: EditRequest, store: 
     """
     made = EditedImage.model_validate(build.plan["edited"])
     source = store.images.get(build.plan["edits"])
+    seen = build.plan.get("cloud_init")
     store.images.put(
         source.model_copy(
             update={
@@ -110,7 +124,7 @@ def record_edit(build: Build, caller: Caller, edit_request: EditRequest, store: 
                 "parent_id": source.id,
                 "source": f"{EDIT_OF}{source.name}",
                 "certificate": None,
-                "report": None,
+                "report": {"cloud_init": seen} if seen else None,
                 "deactivation": None,
             }
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from blocks import changes
 from blocks.errors import Conflict, InvalidRequest, Unsupported
 from blocks.images import qemu_img
-from blocks.images.access.base import Change, Method, Put, Remove
+from blocks.images.access.base import Access, Change, Method, Put, Remove
 from blocks.images.access.opening import open_access
 from blocks.images.exports import Exports
 from blocks.images.files import replacing
@@ -92,6 +92,7 @@ class Editor:
         generalise: bool,
         trusted: bool,
         method: Method | None,
+        look: Callable[[Access], None],
     ) -> Method:
         """Change the files of an image that was begun; what is so already is left alone.
 
@@ -101,6 +102,7 @@ class Editor:
             generalise: Also take out what makes it one certain machine.
             trusted: Whether the host's kernel may read it; see `open_access`.
             method: The way in; none: the one that `open_access` chooses.
+            look: Given the files when all is changed, to look at them.
 
         Returns:
             The way in that was taken.
@@ -124,6 +126,7 @@ class Editor:
                 all_ = [(f"Generalised ({why})", one) for why, one in generalising(guest)] + all_
             missing = [(why, one) for why, one in all_ if not guest.is_done(one)]
             guest.apply([one for _why, one in all_])
+            look(guest)
             way = guest.method
         for why, one in missing:
             command = ["rm", "-r", one.path] if isinstance(one, Remove) else ["cp", "-", one.path]
