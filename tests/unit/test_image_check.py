@@ -8,6 +8,7 @@ import lzma
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -279,3 +280,32 @@ def test_yaml_that_explodes_is_not_read() -> None:
     assert read_yaml("\n".join(levels)) is None
     assert read_yaml("[" * 5000) is None
     assert read_yaml("a: &x [1]\nb: *x\n") == {"a": [1], "b": [1]}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("whole")
+    root = Part(GOOD, label="root", line=", bootable", size_mib=8)
+    return make_disk(folder / "disk", [root], boot_code=CODE).read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_image_is_told_of_or_refused(tmp_path: Path, whole: bytes, seed: int) -> None:
+    """Random bytes in tables, inodes and directories: findings or an error of ours, in time."""
+    random = Random(seed)  # noqa: S311 - no secret
+    content = bytearray(whole)
+    for _ in range(random.choice((1, 8, 64, 512))):
+        # The partition table, and the first MiB of the file system: all of its metadata.
+        at = random.choice((random.randrange(512), random.randrange(1 << 20, 2 << 20)))
+        content[at] = random.randrange(256)
+    disk = tmp_path / "disk"
+    disk.write_bytes(content)
+    try:
+        access = DebugfsAccess(disk, tmp_path)
+    except FiftyError as error:
+        assert error.message
+        return
+    try:
+        assert [one.point for one in look_at(access)] == [point.name for point in POINTS]
+    finally:
+        access.close()
