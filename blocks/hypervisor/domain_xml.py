@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import UUID
 
 from lxml import etree
 
@@ -28,6 +29,8 @@ from blocks.resources import ImageFormat
 
 #: Devices on PCIe root ports besides disks and interfaces: virtio-serial and virtio-rng.
 _OTHER_DEVICES = 2
+#: Drives that one SATA controller has.
+_SATA_PORTS = 6
 #: libvirt's domain type for each accelerator.
 DOMAIN_TYPE = {"kvm": "kvm", "tcg": "qemu"}
 
@@ -72,6 +75,7 @@ def compose_domain(spec: GuestSpec, chains: Mapping[str, Sequence[BackingFile]])
         _disk(devices, disk, chains.get(disk.target, ()))
     for number, medium in enumerate(spec.media):
         _medium(devices, medium, number)
+    _place_on_sata(devices)
     _controllers(devices, spec)
     for interface in spec.interfaces:
         _interface(devices, interface)
@@ -140,9 +144,12 @@ def _cpu(root: etree._Element, spec: GuestSpec) -> etree._Element:
     return cpu
 
 
-def _source(parent: etree._Element, path: str) -> None:
+def _source(parent: etree._Element, path: str, secret: UUID | None = None) -> None:
     source = etree.SubElement(parent, "source", file=path)
     etree.SubElement(source, "seclabel", model="dac", relabel="no")
+    if secret is not None:
+        encryption = etree.SubElement(source, "encryption", format="luks")
+        etree.SubElement(encryption, "secret", type="passphrase", uuid=str(secret))
 
 
 def _disk(devices: etree._Element, disk: DiskSpec, chain: Sequence[BackingFile]) -> None:
@@ -154,13 +161,13 @@ def _disk(devices: etree._Element, disk: DiskSpec, chain: Sequence[BackingFile])
     )
     if not disk.readonly:
         driver.set("discard", "unmap")
-    _source(element, str(disk.path))
+    _source(element, str(disk.path), disk.secret)
     if disk.format is ImageFormat.QCOW2:
         below = element
         for backing in chain:
             below = etree.SubElement(below, "backingStore", type="file")
             etree.SubElement(below, "format", type=backing.format.value)
-            _source(below, str(backing.path))
+            _source(below, str(backing.path), disk.secret if backing.encrypted else None)
         etree.SubElement(below, "backingStore")
     etree.SubElement(element, "target", dev=disk.target, bus=disk.bus)
     if disk.readonly:
@@ -178,6 +185,24 @@ def _medium(devices: etree._Element, path: Path, number: int) -> None:
     etree.SubElement(element, "target", dev=f"sd{chr(ord('z') - number)}", bus="sata")
     etree.SubElement(element, "readonly")
     etree.SubElement(element, "alias", name=f"ua-medium-{number}")
+
+
+def _place_on_sata(devices: etree._Element) -> None:
+    """Say where on the machine's own SATA controller each is, six to a controller.
+
+    libvirt would go by the letter, and for `sdz` plug four controllers more.
+    """
+    drives = [one for one in devices.findall("disk") if one.find("target[@bus='sata']") is not None]
+    for number, drive in enumerate(drives):
+        etree.SubElement(
+            drive,
+            "address",
+            type="drive",
+            controller=str(number // _SATA_PORTS),
+            bus="0",
+            target="0",
+            unit=str(number % _SATA_PORTS),
+        )
 
 
 def _controllers(devices: etree._Element, spec: GuestSpec) -> None:

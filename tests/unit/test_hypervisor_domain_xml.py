@@ -212,6 +212,8 @@ def test_for_windows_asks_the_host_and_moves_disks_off_the_drives() -> None:
     targets = [str(one.get("dev")) for one in root.findall("devices/disk/target")]
     assert sorted(targets) == ["sda", "sdb", "sdx", "sdy", "sdz"]
     assert {one.get("bus") for one in root.findall("devices/disk/target")} == {"sata"}
+    units = [str(one.get("unit")) for one in root.findall("devices/disk/address")]
+    assert units == ["0", "1", "2", "3", "4"], "one controller is enough"
     with_drivers = for_windows(spec(), known, media, firmware="bios")
     assert [disk.target for disk in with_drivers.disks] == ["vda", "vdb", "vdz"]
     without = replace(known, disk_buses=frozenset({"virtio"}))
