@@ -324,3 +324,29 @@ def test_each_part_again_is_the_same(lab: Lab, tmp_path: Path) -> None:
     first = lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=False)
     assert lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=False) == first
     require_stored(lab, first, expected)
+
+
+@pytest.mark.parametrize("target", list(ImageFormat))
+def test_killed_before_it_is_in_the_store(
+    lab: Lab, tmp_path: Path, target: ImageFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was made from is there until then, and so it is made again."""
+    source = image("raw")(tmp_path)
+    expected = content_of(source, "raw")
+    lab.intake.fetch(str(source), ID, None, nothing)
+    seen = lab.intake.inspect(ID, None, nothing)
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(*_words: object, **_more: object) -> None:
+        raise KilledError
+
+    for place in ("inspect", "sha256_of", "replacing", "ImportedImage"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"blocks.images.intake.importing.{place}", kill)
+            with pytest.raises(KilledError):
+                lab.intake.convert(ID, seen, target, compressed=True)
+    imported = lab.intake.convert(ID, seen, target, compressed=True)
+    require_stored(lab, imported, expected)
+    assert imported.path.stat().st_nlink == 1

@@ -7,8 +7,10 @@ result is renamed into the store.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -212,8 +214,19 @@ class Intake:
         made = self._folder(image_id) / f"made.{target}"
         made.unlink(missing_ok=True)
         words = self._convert(inspected, target, made, compressed, passphrase)
-        seen = inspect(made, target, encrypted=inspected.encrypted or passphrase is not None)
-        digest = sha256_of(made)
+        with ThreadPoolExecutor(1) as pool:
+            # Neither of the two needs much of what the other does.
+            hashing = pool.submit(sha256_of, made)
+            encrypted = inspected.encrypted or passphrase is not None
+            seen = inspect(made, target, encrypted=encrypted)
+            if target is ImageFormat.QCOW2 and not encrypted:
+                qemu_img.check_untrusted(made, target)
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
+            digest = hashing.result()
+        # A killed try may have put it there, and a name is not renamed to another one of the
+        # same file (rename(2)).
+        path.unlink(missing_ok=True)
         with replacing(path, mode=0o644) as part:
             made.replace(part)
         imported = ImportedImage(
@@ -254,7 +267,8 @@ class Intake:
             target is ImageFormat.RAW and inspected.format is SourceFormat.RAW
         )
         if as_it_is:
-            source.replace(made)
+            # Both names until it is in the store: a killed import goes on with the first.
+            os.link(source, made)
             return ["cp", str(source), str(made)]
         limit = self._limit + inspected.virtual_size_bytes // _TABLES_PART + _TABLES_REST
         outcome = qemu_img.Outcome(
@@ -267,12 +281,9 @@ class Intake:
                 words = encryption.encrypt(source, inspected.format, made, passphrase, limit)
                 encryption.check(made, passphrase)
                 return words
-            words = qemu_img.convert_untrusted(source, inspected.format, made, outcome)
-            if target is ImageFormat.QCOW2:
-                qemu_img.check_untrusted(made, target)
+            return qemu_img.convert_untrusted(source, inspected.format, made, outcome)
         except HostFault as error:
             raise UnsafeImage(f"the image cannot be converted: {error.message}") from error
-        return words
 
     def _folder(self, image_id: str) -> Path:
         return self._scratch / image_id
