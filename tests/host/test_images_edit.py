@@ -96,7 +96,7 @@ def test_an_edit_makes_a_new_image_and_leaves_the_old_one(
     entries = site.store.journal.entries(new["id"], site.store.builds.get(new["id"]).generation)
     told = [change.what for entry in entries for change in entry.changes]
     assert any(what.startswith("Generalised (host keys)") for what in told)
-    site.fifty("image", "delete", "fresh")
+    site.fifty("image", "delete", "fresh:2")
     assert digest(base) == base["sha256"]
 
 
