@@ -150,7 +150,8 @@ def _expected(world: World, ports: list[Port]) -> Iterator[Expected]:
     for image in world.store.images.list(None):
         if image.status == "active":
             file = Found(kind="image-file", name=image.path, owner=image.id)
-            mend = f"`fifty image build {image.recipe} --rebuild`, or delete it"
+            build = f"`fifty image build {image.recipe} --rebuild`"
+            mend = f"{build if image.recipe else 'take it in again'}, or delete it"
             yield Expected(file, f"the image {image.name}", mend)
 
 

@@ -29,6 +29,7 @@ from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from tasks.access import identify
 from tasks.draft import Draft
+from tasks.image_passphrase import passphrase_of
 from tasks.metadata import vendor_data
 from tasks.policy import check_policy
 from tasks.request_checks import (
@@ -171,6 +172,9 @@ def resolve_image(
             why = f": {image.deactivation.why}" if image.deactivation else ""
             raise Conflict(f"the image {name!r} is {image.status}{why}", hint="use an active image")
         check_fit(draft, store, image)
+        passphrase_of(image)
+        if draft.valid("inject") and image.encrypted:
+            raise Unsupported(f"files cannot be injected into {name!r}: it is encrypted")
         if draft.valid("inject") and not image.injectable:
             raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")
     check_user_data_for(draft, image, images)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger
 
 from blocks.hypervisor import InstanceDirectories, LibvirtHost
+from blocks.hypervisor.secrets import secret_id
 from blocks.images import ImageStore
 from blocks.resources import Image, Instance, PortBinding, VmRequest, Volume
 from blocks.state import Build, StateStore
 from blocks.volumes import VolumePool
+from tasks.image_passphrase import passphrase_of
 from tasks.vm_build import VM
 
 step = VM.stage("C")
@@ -26,6 +29,7 @@ def hand_over(
     instance: Instance,
     bindings: list[PortBinding],
     volumes: list[Volume],
+    image: Image,
     directory: Path,
     hypervisor: LibvirtHost,
     pool: VolumePool,
@@ -39,6 +43,8 @@ def hand_over(
     for volume in volumes:
         store.volumes.set_path(volume.id, str(pool.path_of(volume)))
     spec = hypervisor.guest_spec(instance, bindings, store.volumes.of(instance.id), directory)
+    if image.encrypted:
+        spec = spec.with_encrypted_root(UUID(secret_id(instance.id)))
     document = spec.model_dump(mode="json")
     store.builds.note(build.id, spec=document)
     return document
@@ -80,13 +86,22 @@ def remove_disk(disk: Path, images: ImageStore) -> None:
 
 
 @step(27, "Create the disk on its base", undo=remove_disk)
-def create_disk(image: Image, base: Path, disk: Path, images: ImageStore) -> str:
+def create_disk(
+    image: Image, instance: Instance, base: Path, disk: Path, images: ImageStore
+) -> str:
     """Make the root disk: a qcow2 overlay, so that only what the guest writes takes space.
 
     The seed's step 27. Here Nova runs `qemu-img create -b`
     (`nova.virt.libvirt.imagebackend.Qcow2.create_image`).
     """
-    images.create_disk(base, image.format, disk)
+    passphrase = passphrase_of(image)
+    if passphrase is not None:
+        # What the guest writes is encrypted as what it began with; and QEMU could not make
+        # it larger later without the passphrase.
+        size = instance.flavor.disk_gib * GIB
+        images.create_encrypted_disk(base, disk, passphrase, size)
+    else:
+        images.create_disk(base, image.format, disk)
     return str(disk)
 
 

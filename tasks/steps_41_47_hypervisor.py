@@ -14,6 +14,7 @@ from blocks.resources import Image, Instance, Port, TaskState
 from blocks.settings import settings
 from blocks.state import Build, StateStore
 from tasks.clocks import set_clock
+from tasks.image_passphrase import passphrase_of
 from tasks.vm_build import VM
 
 step = VM.stage("H")
@@ -68,7 +69,9 @@ def destroy_domain(build: Build, hypervisor: LibvirtHost) -> None:
 
 
 @step(44, "Start the domain paused", undo=destroy_domain)
-def start_paused(instance: Instance, hypervisor: LibvirtHost, store: StateStore) -> None:
+def start_paused(
+    instance: Instance, image: Image, hypervisor: LibvirtHost, store: StateStore
+) -> None:
     """Start QEMU with the guest's processors stopped.
 
     So the network can be checked before the guest sends its first packet. Here Nova
@@ -76,7 +79,7 @@ def start_paused(instance: Instance, hypervisor: LibvirtHost, store: StateStore)
     (`nova.virt.libvirt.driver.LibvirtDriver._create_guest_with_network`).
     """
     store.instances.update(instance.id, task_state=TaskState.SPAWNING)
-    hypervisor.start_paused(instance.id)
+    hypervisor.start_paused(instance.id, passphrase_of(image))
 
 
 @step(45, "Wait for the port to be plugged")

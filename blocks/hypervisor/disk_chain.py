@@ -37,7 +37,7 @@ def backing_chain(disk: DiskSpec) -> tuple[BackingFile, ...]:
     )
     layers = json.loads(told.stdout)
     chain = []
-    for layer in layers:
+    for layer, lower in zip(layers, [*layers[1:], {}], strict=True):
         if "data-file" in layer.get("format-specific", {}).get("data", {}):
             raise UnsafeImage(f"{layer['filename']} keeps its data in another file")
         below = layer.get("full-backing-filename")
@@ -46,5 +46,6 @@ def backing_chain(disk: DiskSpec) -> tuple[BackingFile, ...]:
         form = layer.get("backing-filename-format")
         if form not in set(ImageFormat):
             raise UnsafeImage(f"{layer['filename']} does not say what format its base has")
-        chain.append(BackingFile(path=Path(below), format=ImageFormat(form)))
+        encrypted = bool(lower.get("encrypted"))
+        chain.append(BackingFile(path=Path(below), format=ImageFormat(form), encrypted=encrypted))
     return tuple(chain)

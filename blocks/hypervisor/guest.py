@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -20,6 +21,7 @@ class DiskSpec(Resource):
 
     Attributes:
         target: The device name (`vda`, on a SATA bus `sda`); it says the bus.
+        secret: Where it is encrypted: the id of libvirt's secret with its passphrase.
         serial: What the guest finds in `/sys/block/DEV/serial`; 20 characters at most.
         alias: The device's id in libvirt and QEMU (`ua-...`).
     """
@@ -30,6 +32,7 @@ class DiskSpec(Resource):
     alias: str = Field(pattern=r"^ua-[A-Za-z0-9_-]+$")
     serial: str | None = Field(default=None, max_length=20)
     readonly: bool = False
+    secret: UUID | None = None
 
     @property
     def bus(self) -> str:
@@ -100,9 +103,20 @@ class GuestSpec(Resource):
     media: tuple[Path, ...] = Field(default=(), max_length=4)
     ends_at_reboot: bool = False
 
+    def with_encrypted_root(self, secret: UUID) -> GuestSpec:
+        """The same guest with a root disk that is encrypted.
+
+        Args:
+            secret: The id of libvirt's secret with its passphrase.
+        """
+        root, *others = self.disks
+        encrypted = root.model_copy(update={"secret": secret})
+        return self.model_copy(update={"disks": (encrypted, *others)})
+
 
 class BackingFile(Resource):
     """A file below a disk: the base image of an overlay."""
 
     path: Path
     format: ImageFormat
+    encrypted: bool = False

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import libvirt
 from lxml import etree
 
 from blocks.errors import NO_ROOM_HINT, FiftyError, HostFault, InvalidRequest
-from blocks.hypervisor import console, controls, port_rates
+from blocks.hypervisor import console, controls, port_rates, secrets
 from blocks.hypervisor.capabilities import (
     ARCHITECTURE,
     MACHINE,
@@ -164,12 +164,20 @@ class LibvirtHost(Interfaces):
             "translate the definition for QEMU", lambda c: c.domainXMLToNative("qemu-argv", xml, 0)
         )
 
-    def start_paused(self, instance_id: str) -> None:
+    def start_paused(self, instance_id: str, passphrase: str | None = None) -> None:
         """Start QEMU with the guest's processors stopped, and its ports at their rates.
 
         QEMU's start puts a fresh queue on each tap, so the rates are set again after it.
+
+        Args:
+            instance_id: The instance.
+            passphrase: Of its encrypted disk; libvirt knows it during the start only.
         """
-        super().start_paused(instance_id)
+        knows: AbstractContextManager[None] = nullcontext()
+        if passphrase is not None:
+            knows = secrets.told(self.connection, instance_id, passphrase)
+        with knows:
+            super().start_paused(instance_id)
         self._set_rates(instance_id)
 
     def attach_interface(self, instance_id: str, interface: InterfaceSpec) -> None:

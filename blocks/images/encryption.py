@@ -66,14 +66,47 @@ def encrypt(
     with _key(passphrase) as (handle, key):
         words = ["qemu-img", "convert", *key, "-f", source_format, "-O", "qcow2"]
         words += ["-o", "encrypt.format=luks,encrypt.key-secret=key", str(source), str(target)]
-        for _ in range(_TRIES):
-            try:
-                run(*words, limits=confined, timeout_s=_TIMEOUT_S, pass_fds=(handle,))
-            except HostFault as error:
-                if _NO_MEASURE not in error.message:
-                    raise
-            else:
-                return words
+        _measured(words, confined, handle)
+    return words
+
+
+def create_overlay(base: Path, path: Path, passphrase: str, size_bytes: int) -> list[str]:
+    """Create an encrypted qcow2 that holds only the differences from its base.
+
+    Args:
+        base: An encrypted qcow2; it is not opened.
+        path: The file to make.
+        passphrase: The key.
+        size_bytes: Its virtual size.
+
+    Returns:
+        The command.
+
+    Raises:
+        Transient: QEMU could not measure how fast this host derives a key.
+    """
+    with _key(passphrase) as (handle, key):
+        words = ["qemu-img", "create", "-q", "-u", *key, "-f", "qcow2", "-b", str(base)]
+        words += ["-F", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=key"]
+        words += [str(path), str(size_bytes)]
+        _measured(words, _LIMITS, handle)
+    return words
+
+
+def _measured(words: list[str], limits: Limits | Confinement, handle: int) -> None:
+    """Run a program that measures what a key's derivation may cost.
+
+    Raises:
+        Transient: It could not, however often it tried.
+    """
+    for _ in range(_TRIES):
+        try:
+            run(*words, limits=limits, timeout_s=_TIMEOUT_S, pass_fds=(handle,))
+        except HostFault as error:
+            if _NO_MEASURE not in error.message:
+                raise
+        else:
+            return
     raise Transient("QEMU could not measure what a key's derivation may cost")
 
 

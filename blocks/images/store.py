@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blocks import changes
 from blocks.errors import Conflict, InvalidRequest, UnsafeImage
-from blocks.images import leftovers, qemu_img
+from blocks.images import encryption, leftovers, qemu_img
 from blocks.images.access.base import Method
 from blocks.images.access.opening import open_access
 from blocks.images.build import Builder, BuiltImage
@@ -136,6 +136,31 @@ class ImageStore:
     def remove_other_bases(self, needed: Callable[[], Needed], idle: Idle) -> dict[str, int]:
         """Remove bases that nothing needs from this host's cache; see `BaseCache`."""
         return self._cache.remove_others(needed, idle)
+
+    def create_encrypted_disk(
+        self, base: Path, path: Path, passphrase: str, size_bytes: int
+    ) -> None:
+        """Create an encrypted qcow2 disk on an encrypted base, at its size from the start.
+
+        Args:
+            base: The base, from `fetch_base`.
+            path: The disk.
+            passphrase: The key of both.
+            size_bytes: What the guest sees.
+
+        Raises:
+            Conflict: Another disk is there already.
+        """
+        if path.exists():
+            seen = qemu_img.info(path, ImageFormat.QCOW2)
+            if seen.backing_file != str(base) or not seen.encrypted:
+                raise Conflict(
+                    f"the disk {path} is there, and is another one", hint="roll back the build"
+                )
+            return
+        with replacing(path, mode=0o600) as part:
+            words = encryption.create_overlay(base, part, passphrase, size_bytes)
+        changes.record(f"Created on its base the encrypted disk {path}", [*words[:-2], str(path)])
 
     def create_disk(
         self, base: Path, base_format: ImageFormat, path: Path, copy: bool = False

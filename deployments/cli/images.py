@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blocks.resources.image import image_reference
 from deployments.cli import documents, image_views, output
 from deployments.cli.context import (
     AllTenants,
@@ -69,7 +70,7 @@ def list(
     images = [
         image
         for image in scope.store.images.list(scope.tenant(all_tenants=all_tenants))
-        if replaced or image.status != "deactivated"
+        if replaced or image.status != "deactivated" or image.deactivation is not None
     ]
     found = with_tenants(scope, [documents.image(image) for image in images], all_tenants)
     if json:
@@ -79,7 +80,7 @@ def list(
         ("NAME", "STATUS", "FORMAT", "SIZE", "DISK", "LOGIN", "VISIBILITY"),
         (
             (
-                item["name"],
+                image_reference(item["name"], item["version"]),
                 item["status"],
                 item["format"],
                 f"{item['size_bytes'] / _MIB:.1f} MiB",

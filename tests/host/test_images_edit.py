@@ -13,7 +13,7 @@ import pytest
 
 from deployments import daemons
 from tests import sessions
-from tests.host.test_images_import import Site
+from tests.host.image_site import Site
 from tests.image_maker import MIB, Part, make_disk, run
 from tests.unit.test_image_check import CODE, GOOD
 from tests.unit.test_image_generalising import LIVED
