@@ -60,6 +60,12 @@ def debian(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Itera
     site_cloud.fifty("vm", "delete", "deb")
 
 
+def test_the_image_passes_every_point_of_the_static_check(debian: Cloud) -> None:
+    report = debian.json("image", "check", "debian-12")
+    assert {one["verdict"] for one in report["findings"]} == {"pass"}, report
+    assert all(one["evidence"] for one in report["findings"])
+
+
 def test_cloud_init_did_all_of_it(debian: Cloud) -> None:
     assert debian.ssh("deb", "cloud-init status").strip() == "status: done"
     assert "ConfigDrive" in debian.ssh("deb", "cat /run/cloud-init/result.json")
