@@ -38,7 +38,7 @@ class Part:
     Attributes:
         type: For sfdisk.
         tree: What its file system holds; None leaves it empty of any.
-        kind: `ext4`, `ext2`, `swap`, or `raw:` and the content's beginning.
+        kind: `ext4`, `ext2`, `btrfs`, `swap`, or `raw:` and the content's beginning.
         options: More words for mke2fs.
         line: More fields of sfdisk's line.
     """
@@ -106,6 +106,15 @@ def _fill(path: Path, part: Part, offset: int, folder: Path) -> None:
         words += [*part.options, "-E", f"offset={offset},root_owner=0:0"]
         words += ["-d", make_tree(folder, part.tree or {}, part.modes)]
         run(*words, path, f"{part.size_mib}M")
+    elif part.kind == "btrfs":
+        lone = path.with_name(f"{path.name}.btrfs")
+        lone.touch()
+        os.truncate(lone, part.size_mib * MIB)
+        made = make_tree(folder, part.tree or {}, part.modes)
+        run("mkfs.btrfs", "-q", "-L", part.label, "--rootdir", made, lone)
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(lone.read_bytes())
     elif part.kind == "swap":
         lone = path.with_name(f"{path.name}.swap")
         lone.touch()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import Denied, FiftyError, InvalidRequest, UnsafeImage
+from blocks.errors import Denied, FiftyError, InvalidRequest, UnsafeImage, Unsupported
 from blocks.images.access.base import Method, Put, Remove
 from blocks.images.access.opening import open_access
 from blocks.images.exports import Exports
+from blocks.images.file_systems import Kind
 from blocks.resources.image import ImageFormat
 from tests.image_maker import MIB, Link, Part, Tree, make_disk, run
 
@@ -139,6 +140,25 @@ def test_the_kernel_reads_no_image_that_is_not_trusted(disk: Path, exports: Expo
         pass
 
 
+def test_what_is_not_ext_is_read_as_trust_has_it(tmp_path: Path, exports: Exports) -> None:
+    """btrfs: the host's kernel where it may, else libguestfs, else not at all."""
+    tree: Tree = {**ROOT, "etc/fstab": "LABEL=root / btrfs defaults 0 0\n"}
+    root = Part(tree, label="root", kind="btrfs", size_mib=128)
+    disk = make_disk(tmp_path / "disk.raw", [root])
+    with open_access(disk, ImageFormat.RAW, exports, trusted=True, writable=True) as guest:
+        assert (guest.method, guest.mounts["/"].kind) == (Method.LOOP, Kind.BTRFS)
+        assert guest.text("/abs") == "ID=test\n"
+        guest.apply([Put("/etc/new", b"new\n")])
+    untrusted = open_access(disk, ImageFormat.RAW, exports, trusted=False)
+    if shutil.which("guestfish") is None:
+        with pytest.raises(Unsupported), untrusted:
+            pass
+        return
+    with untrusted as guest:
+        assert guest.method is Method.LIBGUESTFS
+        assert guest.text("/etc/new") == "new\n"
+
+
 def test_an_error_inside_leaves_nothing(disk: Path, exports: Exports) -> None:
     for method in (Method.DEBUGFS, Method.LOOP, Method.NBD):
         with (
@@ -155,6 +175,7 @@ from pathlib import Path
 from blocks.images.access.opening import open_access
 from blocks.images.access.base import Method
 from blocks.images.exports import Exports
+from blocks.images.file_systems import Kind
 from blocks.resources.image import ImageFormat
 disk = Path(sys.argv[1])
 with open_access(disk, ImageFormat(disk.suffix[1:]), Exports(disk.parent / "exports"),

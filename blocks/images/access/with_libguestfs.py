@@ -70,7 +70,8 @@ class GuestfishAccess(Access):
             raise Unsupported("guestfish is not installed", hint="install guestfish")
         words = ["guestfish", "--rw" if writable else "--ro"]
         words += [f"--format={disk_format}", "-a", str(disk)]
-        env = {**os.environ, "LIBGUESTFS_BACKEND": "direct", "TMPDIR": str(scratch)}
+        # Its appliance it keeps where it always does: making it takes many seconds.
+        env = {**os.environ, "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_TMPDIR": str(scratch)}
         if emulated:
             env["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
         self._scratch = scratch
