@@ -309,3 +309,14 @@ def test_a_damaged_image_is_told_of_or_refused(tmp_path: Path, whole: bytes, see
         assert [one.point for one in look_at(access)] == [point.name for point in POINTS]
     finally:
         access.close()
+
+
+def test_an_image_that_keeps_one_busy_is_left_alone_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many: Tree = {**GOOD, **{f"etc/netplan/{n}.yaml": "dhcp4: true\n" for n in range(600)}}
+    assert bad(look(tmp_path, many)) == {}
+    monkeypatch.setattr("blocks.images.check._LONGEST_S", -1.0)
+    (tmp_path / "b").mkdir()
+    found = look(tmp_path / "b", GOOD)
+    assert {one.verdict for one in found.values()} == {UNKNOWN}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from blocks.images.access.base import Access
 from blocks.images.check.boot import BOOT
 from blocks.images.check.cloud_init import CLOUD
@@ -11,6 +13,8 @@ from blocks.images.check.network import NETWORK
 from blocks.images.check.points import Point
 from blocks.images.check.report import CheckReport, Finding, Verdict
 
+#: Seconds after which no further point is looked at: an honest image takes less than one.
+_LONGEST_S = 300.0
 #: All points, in the order in which they are told.
 POINTS: tuple[Point, ...] = (*BOOT.all, *NETWORK.all, *CLOUD.all, *LEFTOVERS.all)
 
@@ -22,7 +26,11 @@ def look_at(access: Access) -> tuple[Finding, ...]:
         access: The image's files.
     """
     guest = Guest(access)
-    return tuple(point.finding(guest) for point in POINTS)
+    deadline = time.monotonic() + _LONGEST_S
+    return tuple(
+        point.finding(guest) if time.monotonic() < deadline else point.passed_over()
+        for point in POINTS
+    )
 
 
 __all__ = ["POINTS", "CheckReport", "Finding", "Verdict", "look_at"]

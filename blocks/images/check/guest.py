@@ -15,6 +15,7 @@ from blocks.images.partitions import Partition
 
 _UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _LONGEST_YAML = 256 * 1024
+_MOST_FILES = 500
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/debian/grub.cfg")
 _EXTLINUX_CONFIGS = (
     "/boot/extlinux/extlinux.conf",
@@ -69,14 +70,15 @@ class Guest:
 
     def texts(self, folder: str, *suffixes: str) -> Iterator[tuple[str, str]]:
         """The paths and texts of a directory's files that end so."""
-        for name in self.access.names(folder):
-            if name.endswith(suffixes):
-                try:
-                    text = self.access.text(f"{folder}/{name}")
-                except FiftyError:
-                    continue
-                if text is not None:
-                    yield f"{folder}/{name}", text
+        names = [name for name in self.access.names(folder) if name.endswith(suffixes)]
+        # No honest directory of configuration files has more.
+        for name in names[:_MOST_FILES]:
+            try:
+                text = self.access.text(f"{folder}/{name}")
+            except FiftyError:
+                continue
+            if text is not None:
+                yield f"{folder}/{name}", text
 
     # systemd
 

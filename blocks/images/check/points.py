@@ -35,6 +35,12 @@ class Point:
             notes.unknown(error.message, error.hint)
         return notes.finding(self.name, self.title)
 
+    def passed_over(self) -> Finding:
+        """What is said of it where others took too long."""
+        notes = Notes()
+        notes.unknown("not looked at: other points took too long", "look into the image yourself")
+        return notes.finding(self.name, self.title)
+
 
 class Points:
     """Points that belong together."""
