@@ -161,14 +161,14 @@ def wait_until_through(
         while True:
             state = domains.state(build_id)
             look()
+            last = tail(log, 1)
+            if last and last != told:
+                told = last
+                progress(last[0])
             if state == "shutoff":
                 return
             if state not in ("running", "paused", "shutdown"):
                 raise guest_fault(f"the installer's machine is {state or 'gone'}", log)
             if time.monotonic() > deadline:
                 raise guest_fault(f"the installer was not through within {timeout_s:g} s", log)
-            last = tail(log, 1)
-            if last and last != told:
-                told = last
-                progress(last[0])
             time.sleep(_POLL_S)

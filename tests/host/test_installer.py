@@ -45,7 +45,8 @@ def installer(path: Path, end: bytes, says: str = BEGINS) -> Path:
     length = len(bytes.fromhex(parts.format(text="0000"))) + len(end) + 3
     text = (0x7C00 + length).to_bytes(2, "little").hex()
     code = bytes.fromhex(parts.format(text=text)) + end + bytes.fromhex("f4ebfd")
-    code += b"\r\n" + says.encode() + b"\r\n\0"
+    # What is said last may still be in the serial port when the machine goes off.
+    code += b"\r\n" + says.encode() + b"\r\n" + b"." * 64 + b"\r\n\0"
     content = code.ljust(512, b"\0") + boot_sector(INSTALLED)
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3)
