@@ -129,6 +129,9 @@ def _cat(volume: Path, where: str, target: Path, limit: int = HIVE_LIMIT) -> boo
         raise UnsafeImage(f"{where} of an NTFS volume cannot be read in time") from error
     except HostFault as error:
         raise UnsafeImage(error.message) from error
+    # ntfscat goes on where it cannot write, and says nothing of it.
+    if target.stat().st_size >= limit:
+        raise UnsafeImage(f"{where} of an NTFS volume has {limit} bytes or more")
     if done.returncode == 0:
         return True
     if "is not installed" in done.stderr:

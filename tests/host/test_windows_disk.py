@@ -113,6 +113,12 @@ def test_a_damaged_file_system_and_a_hive_that_is_none(
         open_windows(path, ImageFormat.RAW, exports),
     ):
         pass
+    path = disk(tmp_path, ntfs(tmp_path, {**files, WANTED[0]: bytes(2 * MIB)}))
+    with (
+        pytest.raises(UnsafeImage, match="has 1048576 bytes or more"),
+        open_windows(path, ImageFormat.RAW, exports, WANTED),
+    ):
+        pass
     files[HIVES["SOFTWARE"]] = b"MZ this is no hive"
     path = disk(tmp_path, ntfs(tmp_path, files))
     with (
