@@ -99,7 +99,7 @@ def test_the_image_tells_what_runs_in_which_stage(debian: Cloud) -> None:
     assert [seen["datasources"], *told] == [[str(one) for one in asked[0]], *asked[1:]]
     assert all(one["there"] for modules in seen["stages"].values() for one in modules)
     version = debian.ssh("deb", "dpkg-query -Wf '${Version}' cloud-init")
-    assert seen["version"] == version
+    assert version.startswith(f"{seen['version']}-")
     shown = debian.fifty("image", "show", "debian-12")
     assert "growpart, resizefs" in next(
         line for line in shown.splitlines() if line.startswith("stage init")
