@@ -140,5 +140,13 @@ def _entry(entry: object, number: int) -> Part:
         raise ValueError(f"part {number} must be text, or have a content that is text")
     said = entry.get("type") if isinstance(entry, dict) else None
     if said is None:
-        return Part(kind_of(content) or Kind.CLOUD_CONFIG, content, number)
+        return Part(kind_of(content) or _untyped(content), content, number)
     return Part(_kind(said) if isinstance(said, str) else None, content, number)
+
+
+def _untyped(content: str) -> Kind | None:
+    """cloud-init takes an entry that says nothing for a cloud-config; then it has to be one."""
+    try:
+        return Kind.CLOUD_CONFIG if isinstance(load(content), dict) else None
+    except ValueError:
+        return None

@@ -94,6 +94,10 @@ def schema(tmp_path: Path) -> Path:
             "#cloud-config-archive\n- '#!/bin/sh'\n- {type: text/cloud-config, content: 'a: 1'}\n",
             ["script", "cloud-config"],
         ),
+        (
+            "#cloud-config-archive\n- 'hostname: a'\n- this is no payload\n- '#!/bin/sh'\n",
+            ["cloud-config", "unknown", "script"],
+        ),
         ('#cloud-config-jsonp\n[{"op": "add", "path": "/a", "value": 1}]\n', ["JSON patch"]),
         (
             message(
