@@ -12,7 +12,8 @@ from prefect import get_run_logger
 
 from blocks.errors import Conflict, InvalidRequest
 from blocks.images import ImageStore
-from blocks.images.intake.importing import SUMS, ImportedImage, Inspected
+from blocks.images.intake.checksums import SUMS
+from blocks.images.intake.outcome import ImportedImage, Inspected
 from blocks.images.intake.reach import require_fetchable
 from blocks.resources import Image, ImageFormat, ImportRequest, SourceFormat
 from blocks.state import Build, Caller, StateStore

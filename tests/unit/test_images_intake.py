@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import FiftyError, InvalidRequest, NotFound, UnsafeImage
+from blocks.images.intake.checksums import checksum_of
 from blocks.images.intake.download import Downloader
-from blocks.images.intake.importing import ImportedImage, Intake, checksum_of
+from blocks.images.intake.importing import Intake
+from blocks.images.intake.outcome import ImportedImage
 from blocks.images.intake.reach import Reach
 from blocks.resources.image import ImageFormat, SourceFormat
 from tests.unit.hostile_images import (

@@ -11,65 +11,24 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urljoin, urlsplit
-
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
 
 from blocks import changes
-from blocks.errors import HostFault, InvalidRequest, NotFound, UnsafeImage
+from blocks.errors import HostFault, InvalidRequest, UnsafeImage
 from blocks.images import encryption, qemu_img
 from blocks.images.files import replacing
 from blocks.images.formats.magic import WRAPPINGS, looks_like
 from blocks.images.inspection import Inspection, inspect, open_regular
+from blocks.images.intake.checksums import SUMS, expected_of
 from blocks.images.intake.download import Downloader, Progress
+from blocks.images.intake.outcome import ImportedImage, Inspected
 from blocks.images.intake.unpacking import sha256_of, unpack, write_sparsely
-from blocks.resources.base import Sha256
 from blocks.resources.image import ImageFormat, SourceFormat
 
 _CHUNK = 4 * 1024 * 1024
-#: Stands for the checksum that the file of that name beside the source holds.
-SUMS = "SHA256SUMS"
-_LONGEST_SUMS = 1024 * 1024
 #: What a qcow2 needs beside a guest's data, more than enough: a part of the virtual size for
 #: its L2 tables and refcounts, and something for the rest.
 _TABLES_PART, _TABLES_REST = 4096, 16 * 1024**2
-
-
-class Inspected(BaseModel):
-    """What was fetched, unpacked and found to be safe.
-
-    Attributes:
-        path: The file.
-        format: What it is.
-        virtual_size_bytes: What a guest sees.
-        encrypted: Whether it is a qcow2 with LUKS inside.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    format: SourceFormat
-    virtual_size_bytes: int
-    encrypted: bool
-
-
-class ImportedImage(BaseModel):
-    """An image that was taken in: what the catalogue has to know of its file.
-
-    Attributes:
-        path: Its file in the store.
-        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    format: ImageFormat
-    sha256: Sha256
-    size_bytes: int
-    virtual_size_bytes: int
-    encrypted: bool
 
 
 class Intake:
@@ -128,7 +87,7 @@ class Intake:
         target = folder / "source"
         of_url = "://" in source
         if expected == SUMS:
-            expected = self._expected(source, of_url=of_url)
+            expected = expected_of(source, self._downloader)
         if of_url:
             checked = expected is not None
             self._downloader.fetch(source, target, self._limit, progress, checked=checked)
@@ -308,53 +267,6 @@ class Intake:
                     raise UnsafeImage(f"the file grows beyond the {self._limit} bytes allowed")
                 progress(done, total)
             writer.truncate(done)
-
-    def _expected(self, source: str, *, of_url: bool) -> str:
-        """The checksum of a source in the `SHA256SUMS` beside it."""
-        if of_url:
-            beside = urljoin(source, SUMS)
-            name = PurePosixPath(unquote(urlsplit(source).path)).name
-            content = self._downloader.small(beside)
-        else:
-            beside = str(Path(source).with_name(SUMS))
-            name = Path(source).name
-            content = _small_file(Path(beside))
-        if content is None:
-            raise NotFound(f"there is no {beside}", hint="give the checksum itself: --sha256")
-        found = checksum_of(name, content.decode(errors="replace"))
-        if found is None:
-            raise NotFound(f"{beside} has no checksum of {name!r}")
-        return found
-
-
-def checksum_of(name: str, sums: str) -> str | None:
-    """A file's checksum in the text that `sha256sum` prints (or with `--tag`, as BSD's).
-
-    Where it is there twice with different checksums, none of them counts.
-    """
-    found = set()
-    for line in sums.splitlines():
-        if line.startswith("SHA256 (") and ") = " in line:
-            other, _, digest = line.removeprefix("SHA256 (").rpartition(") = ")
-        else:
-            digest, _, other = line.partition(" ")
-            other = other.lstrip(" *").removeprefix("./")
-        digest = digest.strip().lower()
-        if (
-            other.strip() == name
-            and len(digest) == 64
-            and not set(digest) - set("0123456789abcdef")
-        ):
-            found.add(digest)
-    return found.pop() if len(found) == 1 else None
-
-
-def _small_file(path: Path) -> bytes | None:
-    try:
-        with open_regular(path.resolve()) as file:
-            return file.read(_LONGEST_SUMS)
-    except NotFound:
-        return None
 
 
 def _looks_like(path: Path) -> str | None:
