@@ -252,11 +252,12 @@ class Intake:
 
     def _copy(self, source: Path, target: Path, progress: Progress) -> None:
         """Copy a file of this host, its holes too: what was inspected cannot change then."""
-        path = source.resolve()
-        if path.is_relative_to(self._forbidden.resolve()):
-            raise InvalidRequest(f"{source} is a file of Fifty Steps itself")
-        with open_regular(path) as reader, target.open("wb") as writer:
-            total = path.stat().st_size
+        with open_regular(source.resolve()) as reader, target.open("wb") as writer:
+            # Of what was opened, whatever the path leads to by now.
+            path = Path(f"/proc/self/fd/{reader.fileno()}").readlink()
+            if path.is_relative_to(self._forbidden.resolve()):
+                raise InvalidRequest(f"{source} is a file of Fifty Steps itself")
+            total = os.fstat(reader.fileno()).st_size
             if total > self._limit:
                 raise UnsafeImage(f"the file has {total} bytes, {self._limit} are allowed")
             done = 0
