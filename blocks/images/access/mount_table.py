@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from blocks.errors import Unsupported
-from blocks.images.file_systems import EXT, ROOT_KINDS, FileSystem, Kind
+from blocks.images.file_systems import ROOT_KINDS, FileSystem, Kind
 from blocks.images.partitions import GPT_ROOT, DiskMap, Partition
 
 #: Labels that people and distributions give a root file system.
@@ -131,7 +131,3 @@ def mount_table(
         if ".." not in point.parts and point != PurePosixPath("/"):
             mounts[str(point)] = held
     return dict(sorted(mounts.items()))
-
-
-#: What debugfs reads.
-DEBUGFS_KINDS = EXT
