@@ -48,7 +48,8 @@ def check_image_files(request: BaseModel | Mapping[str, Any]) -> State[Any]:
         "check": report.model_dump(mode="json", exclude={"cloud_init"}),
         "cloud_init": report.cloud_init and report.cloud_init.model_dump(mode="json"),
     }
-    world.store.images.change(image.id, report=known)
+    # Now it is known, also for an image that came from elsewhere.
+    world.store.images.change(image.id, report=known, injectable=report.injectable)
     create_table_artifact(
         key="image-check",
         table=[

@@ -270,6 +270,7 @@ class ImageStore:
                 checked_at=when,
                 method=guest.method,
                 findings=look_at(guest),
+                root=guest.mounts["/"].kind,
                 cloud_init=self._cloud_init(image.id, guest),
             )
 

@@ -68,6 +68,9 @@ def test_a_check_tells_what_is_wrong_and_is_kept(site: Site, base: dict[str, Any
     assert (report["sha256"], report["method"]) == (digest(base), "debugfs")
     shown = site.fifty("image", "show", base["id"])
     assert shown["report"]["check"] == report
+    # Step 30 may write into it, now that its file system is known.
+    assert not base["injectable"]
+    assert shown["injectable"]
     # Looking changes nothing.
     assert digest(shown) == base["sha256"]
 

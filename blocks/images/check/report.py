@@ -9,6 +9,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from blocks.images.cloud_init import CloudInit
+from blocks.images.file_systems import EXT, Kind
 
 
 class Verdict(StrEnum):
@@ -52,6 +53,7 @@ class CheckReport(BaseModel):
         checked_at: When.
         method: How it was looked into.
         findings: All points, in the check's order.
+        root: What its root file system is; None where that is not known.
         cloud_init: Its cloud-init, where it has one.
     """
 
@@ -61,6 +63,7 @@ class CheckReport(BaseModel):
     checked_at: datetime
     method: str
     findings: tuple[Finding, ...]
+    root: Kind | None = None
     cloud_init: CloudInit | None = None
 
     def of(self, *verdicts: Verdict) -> tuple[Finding, ...]:
@@ -71,6 +74,11 @@ class CheckReport(BaseModel):
     def passed(self) -> bool:
         """Whether nothing failed."""
         return not self.of(Verdict.FAIL)
+
+    @property
+    def injectable(self) -> bool:
+        """Whether step 30 can write into it, by debugfs."""
+        return self.root in EXT
 
     @property
     def summary(self) -> str:
