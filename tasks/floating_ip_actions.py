@@ -89,7 +89,6 @@ def _attach(world: World, caller: Caller, request: FloatingIpRequest) -> str:
     store = world.store
     floating = find_floating_ip(store, caller, request.name or "")
     port = _port(store, floating, request)
-    before = floating.router_id
     changed = store.floating_ips.attach(floating.id, port.id, request.fixed_ip)
     now = store.floating_ips.get(floating.id)
     if changed:
@@ -97,9 +96,11 @@ def _attach(world: World, caller: Caller, request: FloatingIpRequest) -> str:
             f"Floating IP {now.address} leads to {now.fixed_address}",
             f"openstack floating ip set --port {port.id} {now.address}",
         )
-    # One that moves is taken from the router that had it before the other one answers for it.
-    for router_id in dict.fromkeys(each for each in (before, now.router_id) if each):
+    # One that moves is taken from whichever router had it before the other one answers for it.
+    for router_id in sorted(_outside(store, now) - {now.router_id or ""}):
         refresh_router(router_id, store, world.fabric)
+    if now.router_id:
+        refresh_router(now.router_id, store, world.fabric)
     return f"{now.address} leads to {now.fixed_address}"
 
 
@@ -153,7 +154,7 @@ def _detach(world: World, caller: Caller, request: FloatingIpRequest) -> str:
 
 
 def _outside(store: StateStore, floating: FloatingIp) -> set[str]:
-    """The routers that may still have it: whoever detached it last may have been killed."""
+    """The routers that may have it: whoever moved or detached it last may have been killed."""
     return {
         router.id
         for router in store.routers.list()
