@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from blocks.errors import HostFault
+from blocks.errors import HostFault, NotFound
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, Port, PortBinding, Router, VmRequest
@@ -96,7 +98,8 @@ def realize_routers(
     here = [router for router in routers if router.host == store.host]
     store.builds.note(build.id, routers=[router.id for router in here])
     for router in here:
-        fabric.realize_router(router)
+        with suppress(NotFound):  # it was deleted meanwhile
+            fabric.realize_router(router, partial(store.routers.get, router.id))
     return [router.name for router in here]
 
 
@@ -130,7 +133,8 @@ def connect_outside(
     """
     connected = [router for router in routers if router.gateway and router.host == store.host]
     for router in connected:
-        fabric.connect_outside(router)
+        with suppress(NotFound):  # it was deleted meanwhile
+            fabric.connect_outside(router, partial(store.routers.get, router.id))
     # When a VM is brought back after a reboot, its floating IP is where its tenant has it now.
     if request.floating and build.state == "building":
         give_floating_ip(build, ports[0], store, fabric)
