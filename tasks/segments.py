@@ -6,10 +6,15 @@ from blocks.errors import Conflict, FiftyError, HostFault, NotFound
 from blocks.resources import Network
 from blocks.state import StateStore
 from blocks.world import World
+from tasks.host_report import report_address
 
 
 def realize_here(network: Network, world: World) -> None:
-    """Make a network's segment on this host, with tunnels to the hosts that it is on now."""
+    """Make a network's segment on this host, with tunnels to the hosts that it is on now.
+
+    They learn of this one by their next look (`follow_hosts`).
+    """
+    report_address(world)
     store = world.store
     peers = store.networks.peers(network.id, store.host)
     world.fabric.realize_segment(network, peers, world.settings.underlay_ip)
@@ -35,6 +40,7 @@ def follow_hosts(world: World) -> list[str]:
     Raises:
         HostFault: Some could not be brought to it; the details tell. The others were.
     """
+    report_address(world)
     store, followed, failures = world.store, [], []
     for build in store.builds.complete():
         if build.catalogue != "network" or store.leases.held(build.id) is not None:

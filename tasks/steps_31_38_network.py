@@ -22,21 +22,25 @@ step = VM.stage("N")
 
 
 def remove_unused_segments(ports: list[Port], fabric: NetworkFabric, store: StateStore) -> None:
-    """Remove the bridge and tunnel of a network that nothing on this host uses any more.
+    """Remove what this host has of a network that nothing here uses any more.
 
-    Where the network's DHCP and router are (its anchor), the segment stays: it is the
-    network's, not this VM's.
+    Where the network's DHCP and router are (its anchor), all of it stays: it is the
+    network's, not this VM's. The other hosts take their tunnels to this one away when they
+    look next (`tasks.segments.follow_hosts`).
     """
-    for port in ports:
-        networks = [n for n in store.networks.list() if n.id == port.network_id]
-        for network in networks:
-            others = [
-                other
-                for other in store.ports.list(network_id=network.id)
-                if other.host == store.host and other.device_id != port.device_id
-            ]
-            if network.anchor_host != store.host and not others:
-                fabric.remove_segment(network)
+    left = {port.network_id for port in ports}
+    for network in store.networks.list():
+        if network.id in left and network.anchor_host != store.host:
+            fabric.leave_network(network, partial(_unused, network, ports, store))
+
+
+def _unused(network: Network, leaving: list[Port], store: StateStore) -> bool:
+    """Whether no port but those that leave is bound to a network on this host."""
+    gone = {port.id for port in leaving}
+    return not any(
+        port.host == store.host and port.id not in gone
+        for port in store.ports.list(network_id=network.id)
+    )
 
 
 @step(31, "Realize the segment", undo=remove_unused_segments)
@@ -209,11 +213,13 @@ def prove_ports(subject: VmBuild, fabric: NetworkFabric, store: StateStore) -> s
 
     OpenStack has no such step: there, a port that is not wired is found by the guest.
     """
-    wrong = fabric.prove_each(
-        lambda: [
-            (binding, store.routers.of_network(binding.network.id)) for binding in subject.bindings
-        ]
-    )
+
+    def read() -> list[tuple[PortBinding, Router | None]]:
+        routers = [store.routers.of_network(each.network.id) for each in subject.bindings]
+        here = [router if router and router.host == store.host else None for router in routers]
+        return list(zip(subject.bindings, here, strict=True))
+
+    wrong = fabric.prove_each(read)
     if wrong:
         raise HostFault("the network is not what it should be", details=wrong)
     return "as recorded"
