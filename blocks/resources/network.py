@@ -161,6 +161,7 @@ class FloatingIp(Resource):
         port_id: The guest's port; None where it is not attached.
         fixed_address: The port's address that it leads to.
         router_id: The router that translates it.
+        former_router_id: The one that did so before, as long as it has not been made to forget it.
     """
 
     id: str
@@ -170,6 +171,7 @@ class FloatingIp(Resource):
     port_id: str | None = None
     fixed_address: IPv4Address | None = None
     router_id: str | None = None
+    former_router_id: str | None = None
 
 
 class Router(Resource):
