@@ -11,9 +11,11 @@ import pytest
 
 from blocks.resources import FloatingIpRequest, Router
 from tasks.floating_ip_actions import ACTIONS
+from tasks.floating_ip_routers import let_go
 from tests.unit.test_network_bad_input import Site
 
 if TYPE_CHECKING:
+    from blocks.fabric import NetworkFabric
     from blocks.world import World
 
 
@@ -69,3 +71,21 @@ def test_a_move_that_was_killed_is_made_good_by_the_next(
     change("attach", port=target)
     assert routers.translate[second.id] == {site.floating}
     assert routers.translate[site.router.id] == set()
+
+
+def test_a_port_that_goes_lets_its_floating_ip_go(site: Site) -> None:
+    """Also what was recorded only, as whoever did it was killed."""
+    routers, store = Routers(), site.store
+    world = cast("World", SimpleNamespace(store=store, fabric=routers))
+    request = FloatingIpRequest(action="attach", name=site.floating, port=site.port)
+    ACTIONS["attach"](world, site.mine, request)
+    routers.left_until_killed = 0
+    with pytest.raises(KeyboardInterrupt):
+        let_go({site.port}, store, cast("NetworkFabric", routers))
+    assert routers.translate[site.router.id] == {site.floating}
+    routers.left_until_killed = 1 << 20
+    let_go({site.port}, store, cast("NetworkFabric", routers))
+    assert routers.translate[site.router.id] == set()
+    floating = store.floating_ips.get(site.floating)
+    assert (floating.port_id, floating.former_router_id) == (None, None)
+    assert store.floating_ips.delete(floating.id)
