@@ -35,6 +35,7 @@ from tasks.restoring import Restoration, is_restored
 from tasks.run import Plan
 from tasks.segments import follow_hosts
 from tasks.session import refused
+from tasks.topology_artifact import publish_topologies
 from tasks.upkeep import asked
 from tasks.vm_restore import powered_off, record_power_off
 from tasks.vm_session import VM_KIND
@@ -168,6 +169,7 @@ def reconcile_all(
         )
     rows += _tunnels(world)
     rows += _power_states(world)
+    publish_topologies(world.store)
     if not rows:
         return Completed(message="no build had stopped")
     create_table_artifact(
