@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from blocks.fabric import NetworkFabric, run_in
-from blocks.resources import FirewallRule, NetworkDriver, NetworkType
+from blocks.resources import FirewallRule, NetworkDriver, NetworkType, PortBinding
 from deployments import ovs_daemons
 from tests.host.fabric_lab import ANY_EGRESS, PATIENCE_S, Guest, Lab, Net, ip
+from tests.host.own_mounts import OwnMounts
 
 ANYONE = (ANY_EGRESS, FirewallRule(direction="ingress"))
 #: The bridge of Open vSwitch that an operator makes: it holds the interface to the switch.
@@ -66,6 +67,7 @@ class Host:
     directory: Path
     lab: Lab
     ovs: Path
+    mounts: OwnMounts = field(default_factory=OwnMounts)
 
     @property
     def address(self) -> IPv4Address:
@@ -74,7 +76,12 @@ class Host:
 
     def run(self, function: Callable[[], T]) -> T:
         """Do something on this host."""
-        return run_in(self.namespace, function)
+
+        def inside() -> T:
+            self.mounts.enter()
+            return function()
+
+        return run_in(self.namespace, inside)
 
     def says(self, *words: str) -> str:
         """What a program says on this host."""
@@ -101,9 +108,26 @@ class Host:
 
     def guest(self, net: Net, last: int) -> Guest:
         """A guest that everybody may speak to, with its address and the network's MTU."""
-        guest = self.run(lambda: self.lab.guest(net, last, ANYONE))
+        guest = self.cable(self.lab.binding(net, last, ANYONE))
+        self.run(lambda: self.lab.fabric.plug(guest.binding, None))
+        self.run(lambda: self.lab.fabric.protect(guest.binding))
         guest.configure()
-        ip("-n", guest.namespace, "link", "set", "eth0", "mtu", str(net.network.mtu))
+        return guest
+
+    def cable(self, binding: PortBinding) -> Guest:
+        """A guest whose cable has the tap's name, with its network's MTU; it is not plugged in.
+
+        Its namespace is not this host's: everybody finds it by its name.
+        """
+        guest = Guest(binding, f"{self.namespace}g{len(self.lab.guests)}")
+        ip("netns", "add", guest.namespace)
+        self.lab.guests.append(guest)
+        near = [str(binding.port.tap), "type", "veth"]
+        far = ["eth0", "address", guest.mac, "netns", guest.namespace]
+        ip("-n", self.namespace, "link", "add", *near, "peer", "name", *far)
+        ip("-n", guest.namespace, "link", "set", "lo", "up")
+        mtu = str(binding.network.mtu)
+        ip("-n", guest.namespace, "link", "set", "eth0", "up", "mtu", mtu)
         return guest
 
 
@@ -161,9 +185,12 @@ class Underlay:
     def close(self) -> None:
         """Remove all of it."""
         for host in self.hosts:
+            for guest in host.lab.guests:
+                ip("netns", "delete", guest.namespace)
             host.run(host.lab.close)
             if host.ovs.is_dir():
                 host.run(partial(ovs_daemons.stop, host.ovs))
+            host.mounts.close()
             ip("netns", "delete", host.namespace)
         ip("netns", "delete", self.switch)
 

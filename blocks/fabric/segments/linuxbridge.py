@@ -255,6 +255,17 @@ def _flood_to(ipr: IPRoute, tunnel: Link, peers: set[str]) -> None:
         command = [*words, "append", _ANYBODY, "dev", tunnel.name, "dst", peer]
         changes.record(f"Added the peer {peer} to {tunnel.name}", command)
     for peer in sorted(there - peers):
-        ipr.fdb("del", ifindex=tunnel.index, lladdr=_ANYBODY, dst=peer)
+        # What was learned of its guests too: they may be behind another host by now.
+        for mac in _learned(ipr, tunnel, peer):
+            ipr.fdb("del", ifindex=tunnel.index, lladdr=mac, dst=peer)
         command = [*words, "delete", _ANYBODY, "dev", tunnel.name, "dst", peer]
         changes.record(f"Took the peer {peer} from {tunnel.name}", command)
+
+
+def _learned(ipr: IPRoute, tunnel: Link, peer: str) -> list[str]:
+    """The addresses that a tunnel sends to a peer, that of everybody among them."""
+    return [
+        entry.get("NDA_LLADDR")
+        for entry in ipr.fdb("dump", ifindex=tunnel.index)
+        if entry.get("NDA_DST") == peer
+    ]
