@@ -99,7 +99,9 @@ def detach_interface(world: World, build: Build, port_id: str) -> None:
     fabric.unplug(port)
     fabric.drop_metadata(port)
     fabric.release(port)
-    others = VmBuild(world, build).peers
+    subject = VmBuild(world, build)
+    own = [binding for binding in subject.bindings if binding.port.mac and binding.port.addresses]
+    others = [*own, *subject.peers]
     remove_unused_segments([port], fabric, store)
     if store.ports.delete(port.id):
         record(f"Forgot the port {port.id}", f"openstack port delete {port.id}")
@@ -160,7 +162,8 @@ def _realize(world: World, build: Build, binding: PortBinding) -> None:
     for one in subject.bindings:
         fabric.put_metadata(one, documents)
     fabric.plug(binding, world.hypervisor.qemu_identity()[0])
-    fabric.protect_each(lambda: [binding, *subject.peers])
+    # The VM's other ports, too: their rules may name a group that the new one is in.
+    fabric.protect_each(lambda: [*subject.bindings, *subject.peers])
     wrong = fabric.prove_each(lambda: [(binding, None)])
     if wrong:
         raise HostFault("the port is not what it should be", details=wrong)
