@@ -10,22 +10,32 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from blocks.errors import HostFault, NotFound, Unsupported
 from blocks.fabric import run_in
-from blocks.fabric.segments import Vswitch
+from blocks.fabric.segments import Vswitch, segment_mtu
 from blocks.resources import NetworkDriver, NetworkType
 from deployments import ovs_daemons, processes
 from tests import sessions
-from tests.host.fabric_lab import ETH_P_ARP, ETH_P_IP, Guest, Wire, arp, ethernet, ip, udp, wait_for
-from tests.host.underlay_lab import OPERATORS, UPLINK, Tcpdump, Transport, Underlay, underlay_at
+from tests.host.fabric_lab import ETH_P_ARP, Guest, Wire, arp, ethernet, ip, wait_for
+from tests.host.underlay_lab import (
+    BROADCAST,
+    OPERATORS,
+    UPLINK,
+    Tcpdump,
+    Transport,
+    Underlay,
+    shout,
+    underlay_at,
+)
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-BROADCAST = "ff:ff:ff:ff:ff:ff"
 VXLAN = Transport(NetworkType.VXLAN, NetworkDriver.LINUXBRIDGE, "vni {}\n", 1450)
 OVS_VXLAN = Transport(NetworkType.VXLAN, NetworkDriver.OPENVSWITCH, "vni {}\n", 1450)
 OVS_GRE = Transport(NetworkType.GRE, NetworkDriver.OPENVSWITCH, "key=0x{:x},", 1458)
@@ -44,12 +54,6 @@ def underlay(tmp_path: Path, session_directory: Path) -> Iterator[Underlay]:
 
 def mac_in(guest: Guest, frames: list[bytes]) -> bool:
     return any(bytes.fromhex(guest.mac.replace(":", "")) in frame for frame in frames)
-
-
-def shout(guest: Guest, text: bytes) -> None:
-    """Send a broadcast that only this text tells from others."""
-    payload = udp(guest.address, "255.255.255.255", 9, 9, text)
-    guest.send(ethernet(BROADCAST, guest.mac, ETH_P_IP, payload))
 
 
 def sends_much(sender: Guest, receiver: Guest) -> int:
@@ -163,6 +167,27 @@ def test_hosts_come_and_go(underlay: Underlay, transport: Transport) -> None:
     shout(guests[2], b"from the third")
     assert not any(b"not to the second" in frame for frame in wire.until(b"from the third"))
     wire.close()
+
+
+def test_the_mtu_is_what_the_underlay_leaves(underlay: Underlay) -> None:
+    hosts = [underlay.join(vswitch=False) for _ in range(2)]
+    for host in hosts:
+        ip("-n", host.namespace, "link", "set", UPLINK, "mtu", "1400")
+    first, second = hosts
+    mtu = first.run(lambda: segment_mtu(NetworkType.VXLAN, first.address))
+    assert mtu == 1350
+    with pytest.raises(NotFound, match=r"192\.0\.2\.99"):
+        first.run(lambda: segment_mtu(NetworkType.VXLAN, IPv4Address("192.0.2.99")))
+    net = underlay.net(replace(VXLAN, mtu=mtu), 5)
+    for host in hosts:
+        host.realize(net, hosts)
+    here, there = first.guest(net, 11), second.guest(net, 12)
+    ping = ["ping", "-n", "-M", "do", "-c", "1", "-W", "3", str(there.address), "-s"]
+    assert here.run(*ping, str(mtu - 28)).returncode == 0
+    # The control: more than that does not get through, whatever the guest believes.
+    ip("-n", here.namespace, "link", "set", "eth0", "mtu", "1500")
+    assert here.run(*ping, str(mtu - 27)).returncode != 0
+    assert here.run(*ping, str(mtu - 28)).returncode == 0
 
 
 def test_a_restart_of_vswitchd_loses_nothing(underlay: Underlay) -> None:

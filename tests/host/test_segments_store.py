@@ -25,9 +25,9 @@ from tasks.steps_31_38_network import (
     serve_dhcp,
 )
 from tests import sessions
-from tests.host.fabric_lab import ETH_P_IP, Guest, Wire, ethernet, ip, udp
+from tests.host.fabric_lab import Guest, Wire, ip
 from tests.host.test_fabric_dhcp import take_lease
-from tests.host.underlay_lab import ANYONE, UPLINK, Host, underlay_at
+from tests.host.underlay_lab import ANYONE, UPLINK, Host, shout, underlay_at
 from tests.unit.cli_store import Filled
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -227,16 +227,12 @@ def test_each_host_answers_its_own_guests(two: list[Member]) -> None:
     assert there.pings(address, 3)
     # The control: all of that went to the first host, where its guests hear it...
     wire = Wire(here.namespace, "eth0")
-    there.send(ethernet("ff:ff:ff:ff:ff:ff", there.mac, ETH_P_IP, said(there, b"from afar")))
+    shout(there, b"from afar")
     wire.until(b"from afar")
     # ...and its server hears its own guests, but nobody of the other host.
     here.configure()
-    here.send(ethernet("ff:ff:ff:ff:ff:ff", here.mac, ETH_P_IP, said(here, b"from near")))
+    shout(here, b"from near")
     heard = server.until(b"from near")
     assert not any(bytes.fromhex(there.mac.replace(":", "")) in frame for frame in heard)
     wire.close()
     server.close()
-
-
-def said(guest: Guest, text: bytes) -> bytes:
-    return udp(guest.address, "255.255.255.255", 9, 9, text)

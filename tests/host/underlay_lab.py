@@ -21,7 +21,17 @@ from typing import TypeVar
 from blocks.fabric import NetworkFabric, run_in
 from blocks.resources import FirewallRule, NetworkDriver, NetworkType, PortBinding
 from deployments import ovs_daemons
-from tests.host.fabric_lab import ANY_EGRESS, PATIENCE_S, Guest, Lab, Net, ip
+from tests.host.fabric_lab import (
+    ANY_EGRESS,
+    ETH_P_IP,
+    PATIENCE_S,
+    Guest,
+    Lab,
+    Net,
+    ethernet,
+    ip,
+    udp,
+)
 from tests.host.own_mounts import OwnMounts
 
 ANYONE = (ANY_EGRESS, FirewallRule(direction="ingress"))
@@ -29,6 +39,7 @@ ANYONE = (ANY_EGRESS, FirewallRule(direction="ingress"))
 OPERATORS = "br-under"
 #: The host's interface to the switch.
 UPLINK = "under0"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 T = TypeVar("T")
 
@@ -241,3 +252,9 @@ class Tcpdump:
         """End it."""
         self._process.terminate()
         self._process.communicate()
+
+
+def shout(guest: Guest, text: bytes) -> None:
+    """Send a broadcast that only this text tells from others."""
+    payload = udp(guest.address, "255.255.255.255", 9, 9, text)
+    guest.send(ethernet(BROADCAST, guest.mac, ETH_P_IP, payload))
