@@ -63,6 +63,19 @@ class SeedNetwork:
             *("--network", NETWORK, "--key", str(self._key), *options),
         )
 
+    def remove(self) -> None:
+        """Remove what is there of it."""
+        tenant = self.cloud.world.store.tenants.id_of(TENANT)
+        for kind, name in (
+            *(("vm", vm["id"]) for vm in self.json("vm", "list")),
+            *(("floating-ip", one["address"]) for one in self.json("floating-ip", "list")),
+        ):
+            self.fifty(kind, "delete", name)
+        for kind, name in (("network", NETWORK), ("router", ROUTER), ("network", PUBLIC)):
+            ours = [thing for thing in self.json(kind, "list") if thing["tenant_id"] == tenant]
+            if name in {thing["name"] for thing in ours}:
+                self.fifty(kind, "delete", name)
+
     @property
     def public(self) -> Network:
         """The seed's external network."""

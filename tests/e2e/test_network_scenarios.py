@@ -36,19 +36,17 @@ def _seed(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The seed's network with two guests, `first` with a floating IP; nothing left of it."""
     ovs_daemons.use(site_cloud.home)
     seed = SeedNetwork(site_cloud, tmp_path_factory.mktemp("seed"))
-    seed.fifty("network", "create", "--file", str(FILE))
-    seed.create_vm("first", "--floating")
-    seed.create_vm("second")
-    yield seed
-    seed.fifty("vm", "delete", "first", "second")
-    for floating in seed.json("floating-ip", "list"):
-        seed.fifty("floating-ip", "delete", floating["address"])
-    seed.fifty("network", "delete", NETWORK)
-    seed.fifty("router", "delete", ROUTER)
-    seed.fifty("network", "delete", PUBLIC)
-    assert differences(seed.before, site_cloud.inventory()) == []
+    try:
+        seed.fifty("network", "create", "--file", str(FILE))
+        seed.create_vm("first", "--floating")
+        seed.create_vm("second")
+        yield seed
+    finally:
+        seed.remove()
+        left = differences(seed.before, site_cloud.inventory())
+        ovs_daemons.leave(site_cloud.home)
+    assert left == []
     assert site_cloud.json("audit")["clean"]
-    ovs_daemons.leave(site_cloud.home)
 
 
 @pytest.fixture
