@@ -96,8 +96,10 @@ class Tables:
         to_host = [_no_guest("iifname", "guests do not reach the host")]
         from_host = [_no_guest("oifname", "the host does not reach guests")]
         zone = [Rule((nft.verdict_map(zone_key, "zones"),), "each network's connections apart")]
-        egress = [Rule((nft.verdict_map(iif, "egress"),), "what guests may send")]
-        ingress = [Rule((nft.verdict_map(oif, "ingress"),), "what guests may receive")]
+        # The family inet sees nothing but IP; in one of family bridge ARP comes along.
+        only = () if marked else (ipv4,)
+        egress = [Rule((*only, nft.verdict_map(iif, "egress")), "what guests may send")]
+        ingress = [Rule((*only, nft.verdict_map(oif, "ingress")), "what guests may receive")]
         return [
             BaseChain(b, "spoofing", "prerouting", _RAW, tuple(spoofing)),
             BaseChain(b, "deliver", "forward", _EARLY, tuple(deliver)),

@@ -294,5 +294,6 @@ def _link(message: nlmsg) -> Link:
         isolated=bool(
             message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_ISOLATED")
         ),
-        details=dict(details["attrs"]) if details else {},
+        # Of kinds that pyroute2 does not know (an erspan0 comes with ip_gre) they are text.
+        details=dict(details["attrs"]) if isinstance(details, dict) else {},
     )
