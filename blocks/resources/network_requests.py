@@ -82,7 +82,8 @@ class NetworkRequest(Form):
         default=(),
         max_length=20,
         title="Host routes",
-        description="What DHCP tells the guests besides the default route.",
+        description="What the guests are told besides the default route, by DHCP or, without "
+        "it, by their config drive.",
     )
     dhcp: bool = Field(
         default=True, title="DHCP", description="Whether guests get their addresses by DHCP."

@@ -32,7 +32,8 @@ def _cloud(site_cloud: Cloud) -> Iterator[Cloud]:
     """A network without DHCP and one with it, and a VM in both and in `lab`, in this order."""
     create = ("network", "create")
     site_cloud.fifty(
-        *(*create, STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp", "--dns", "192.0.2.53")
+        *(*create, STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp", "--dns", "192.0.2.53"),
+        *("--host-route", "10.98.0.0/16=10.88.1.254"),
     )
     site_cloud.fifty(
         *(*create, SECOND, "--cidr", "10.88.2.0/24"),
@@ -89,6 +90,7 @@ def test_without_dhcp_the_config_drive_tells_all(cloud: Cloud) -> None:
     """Route and name server of the first network are the guest's; its neighbour is reached."""
     routes = cloud.ssh("many", "ip route show default").splitlines()
     assert routes[0].split()[:5] == ["default", "via", "10.88.1.1", "dev", "eth0"]
+    assert "10.98.0.0/16 via 10.88.1.254" in cloud.ssh("many", "ip route show dev eth0")
     assert "nameserver 192.0.2.53" in cloud.ssh("many", "cat /etc/resolv.conf")
     [port] = cloud.ports("few")
     assert pings(cloud, "many", str(port.addresses[0].address), "eth0")

@@ -285,8 +285,12 @@ NETWORKS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.7.0.1"}]}, "10.7.0.1 is not"),
     ({"host_routes": [{"destination": "10.8.0.1/16", "nexthop": "10.9.0.5"}]}, "host bits"),
     (
-        {"dhcp": False, "host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.9.0.5"}]},
-        "to be without",
+        {
+            "type": "flat",
+            "external": True,
+            "host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.9.0.5"}],
+        },
+        "an external network has none",
     ),
     ({"surprise": 1}, "surprise"),
 )
