@@ -162,7 +162,7 @@ def test_what_is_broken_is_told_and_repaired_and_the_rest_goes_on(cloud: Cloud) 
     assert marks.router_leg_name(leg_of(cloud)) in told["lab"]
     assert str(cloud.ports("many")[2].tap) in told[SECOND]
     assert "10.88.2.9" in told[SECOND]
-    assert "rules" in told[STATIC]
+    assert marks.firewall_table(cloud.world.store.site) in told[STATIC]
     assert "few" in told[STATIC]
 
     done = cloud.json("reconcile")["reconciled"]

@@ -136,7 +136,7 @@ BREAKS: dict[str, tuple[Callable[[Scene], object], str]] = {
         "reservation",
     ),
     "the metadata server is dead": (lambda s: s.kill("metadata/server.pid"), "metadata server"),
-    "the rules": (_nft_table, ""),
+    "the rules": (_nft_table, "with the rules of all ports, is not there"),
 }
 
 
