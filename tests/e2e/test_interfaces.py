@@ -23,6 +23,11 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.e2e
 
 STATIC, SECOND = "without-dhcp", "second"
+OPTIONS = (
+    *("--cidr", "10.88.2.0/24"),
+    *("--pool", "10.88.2.40-10.88.2.40", "--pool", "10.88.2.80-10.88.2.89"),
+    *("--host-route", "10.99.0.0/16=10.88.2.254", "--dns", "192.0.2.54"),
+)
 #: As the micro guest's init does it, and whoever plugs a NIC into such a guest.
 DHCP_CLIENT = "ip link set {0} up; udhcpc -n -q -i {0} -s /lib/micro/udhcpc"
 
@@ -30,16 +35,11 @@ DHCP_CLIENT = "ip link set {0} up; udhcpc -n -q -i {0} -s /lib/micro/udhcpc"
 @pytest.fixture(scope="module", name="cloud")
 def _cloud(site_cloud: Cloud) -> Iterator[Cloud]:
     """A network without DHCP and one with it, and a VM in both and in `lab`, in this order."""
-    create = ("network", "create")
     site_cloud.fifty(
-        *(*create, STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp", "--dns", "192.0.2.53"),
-        *("--host-route", "10.98.0.0/16=10.88.1.254"),
+        *("network", "create", STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp"),
+        *("--host-route", "10.98.0.0/16=10.88.1.254", "--dns", "192.0.2.53"),
     )
-    site_cloud.fifty(
-        *(*create, SECOND, "--cidr", "10.88.2.0/24"),
-        *("--pool", "10.88.2.40-10.88.2.40", "--pool", "10.88.2.80-10.88.2.89"),
-        *("--host-route", "10.99.0.0/16=10.88.2.254", "--dns", "192.0.2.54"),
-    )
+    site_cloud.fifty("network", "create", SECOND, *OPTIONS)
     three = (f"{STATIC}:10.88.1.77", "lab", f"{SECOND}:10.88.2.9")
     site_cloud.fifty(
         *("vm", "create", "many", "--image", "micro", "--flavor", "tiny"),
@@ -182,6 +182,18 @@ def test_what_is_broken_is_told_and_repaired_and_the_rest_goes_on(cloud: Cloud) 
     assert cloud.json("audit")["clean"]
 
 
+def test_the_same_network_created_again_is_repaired(cloud: Cloud) -> None:
+    before = network_of(cloud, SECOND)
+    kill_dnsmasq(cloud, SECOND)
+    assert "dnsmasq does not run" in cloud.fifty("network", "show", SECOND, "--check", code=3)
+    again = cloud.json("network", "create", SECOND, *OPTIONS)
+    assert again["id"] == before.id
+    assert cloud.json("network", "show", SECOND, "--check")["clean"]
+    # Other fields under its name are another request, and the name is taken.
+    refusal = cloud.json("network", "create", SECOND, *OPTIONS[:2], code=1)
+    assert refusal["error"] == "Conflict"
+
+
 def _with_loss(text: str) -> str:
     return text if "packet loss" in text else ""
 
@@ -196,9 +208,8 @@ def leg_of(cloud: Cloud) -> str:
 
 def break_all(cloud: Cloud) -> str:
     """Break what a careless person breaks; the address of the router in `lab`."""
-    lab, store = network_of(cloud, "lab"), cloud.world.store
-    pid_file = cloud.home / "networks" / lab.id / "dhcp" / "dnsmasq.pid"
-    os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
+    store = cloud.world.store
+    kill_dnsmasq(cloud, "lab")
     tap = cloud.ports("many")[2].tap
     leg = store.ports.get(leg_of(cloud))
     namespace = marks.router_namespace(leg.device_id or "")
@@ -210,6 +221,12 @@ def break_all(cloud: Cloud) -> str:
         subprocess.run(command.split(), check=True)
     assert tables(cloud) == []
     return str(leg.addresses[0].address)
+
+
+def kill_dnsmasq(cloud: Cloud, network: str) -> None:
+    """Kill a network's DHCP server."""
+    files = cloud.home / "networks" / network_of(cloud, network).id
+    os.kill(int((files / "dhcp" / "dnsmasq.pid").read_text().split()[0]), signal.SIGKILL)
 
 
 def tables(cloud: Cloud) -> list[str]:
