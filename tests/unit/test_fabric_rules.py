@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from blocks.errors import InvalidRequest
-from blocks.fabric import firewall_rules, nft_words
+from blocks.fabric import firewall_rules, nft, nft_words
 from blocks.fabric.firewall_tables import one_table, packet_mark
 from blocks.resources import FirewallRule, FixedIp, Network, Port, PortBinding, PortKind
 
