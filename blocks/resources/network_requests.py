@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from blocks.resources.address_forms import Address, Cidr, CidrText, Pools, RouteForm
+from blocks.resources.address_forms import Address, Cidr, CidrText, Pools, Protocol, RouteForm
 from blocks.resources.base import ResourceName
 from blocks.resources.form import CredentialsName, Form
 
@@ -211,9 +211,7 @@ class SecurityGroupRequest(Form):
     direction: Literal["ingress", "egress"] = Field(
         default="ingress", title="Direction", description="Into the guest, or out of it."
     )
-    protocol: Literal["tcp", "udp", "icmp"] | None = Field(
-        default=None, title="Protocol", description="Empty: all."
-    )
+    protocol: Protocol | None = Field(default=None, title="Protocol", description="Empty: all.")
     port_min: int | None = Field(
         default=None,
         ge=1,
