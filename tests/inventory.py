@@ -23,8 +23,6 @@ ALLOCATIONS = {
     "subnets": "id",
     "routers": "id",
     "floating_ips": "id || ' ' || coalesce(port_id, '') || ' ' || coalesce(former_router_id, '')",
-    "security_groups": "id",
-    "security_group_rules": "id",
     "volumes": "id",
     "images": "id || ' ' || status",
     "leases": "build_id",

@@ -66,11 +66,12 @@ class SeedNetwork:
     def remove(self) -> None:
         """Remove what is there of it."""
         tenant = self.cloud.world.store.tenants.id_of(TENANT)
-        for kind, name in (
-            *(("vm", vm["id"]) for vm in self.json("vm", "list")),
-            *(("floating-ip", one["address"]) for one in self.json("floating-ip", "list")),
-        ):
-            self.fifty(kind, "delete", name)
+        self.cloud.delete(
+            vm.id for vm in self.cloud.world.store.instances.list() if vm.tenant_id == tenant
+        )
+        # Their own went with them.
+        for floating in self.json("floating-ip", "list"):
+            self.fifty("floating-ip", "delete", floating["address"])
         for kind, name in (("network", NETWORK), ("router", ROUTER), ("network", PUBLIC)):
             ours = [thing for thing in self.json(kind, "list") if thing["tenant_id"] == tenant]
             if name in {thing["name"] for thing in ours}:

@@ -65,7 +65,7 @@ def _router_and_outside(name: str) -> dict[str, object]:
 EXAMPLES = {
     example.kind: example
     for example in (
-        Example("vm", {**MICRO, "volumes": [1]}),
+        Example("vm", {**MICRO, "volumes": [1], "floating": True}),
         Example("network", {"cidr": "10.78.0.0/24"}, makes_router=True),
         Example("image", {"recipe": "micro"}),
     )
