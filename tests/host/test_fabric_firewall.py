@@ -404,7 +404,7 @@ def test_protecting_twice_says_so_once_and_mends_what_was_broken(lab: Lab, net: 
     subprocess.run(["nft", "flush", "ruleset"], check=True)
     assert sender.pings(closed.address)
     wrong = lab.fabric.prove(closed.binding)
-    assert [text for text in wrong if "chain" in text]
+    assert [text for text in wrong if "with the rules of all ports, is not there" in text]
     with changes.collecting() as made:
         lab.fabric.protect(closed.binding)
     assert len(made) == 1
