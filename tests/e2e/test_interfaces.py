@@ -107,7 +107,9 @@ def test_dhcp_tells_a_guest_routes_name_server_and_mtu(cloud: Cloud) -> None:
 
 
 def test_an_interface_plugged_in_and_out_again(cloud: Cloud) -> None:
-    """The guest finds it, gets its address by DHCP there and is reached; then it is gone."""
+    """The guest finds it, gets its address by DHCP there and is reached; after a stop and a
+    start, too. Then it is gone.
+    """
     world, build = cloud.world, cloud.build("few")
     [first] = cloud.ports("few")
     cloud.fifty("vm", "attach-interface", "few", SECOND)
@@ -129,6 +131,11 @@ def test_an_interface_plugged_in_and_out_again(cloud: Cloud) -> None:
     assert addresses(cloud, "few")["eth1"] == f"{address}/24"
     assert pings(cloud, "few", "10.88.2.9", "eth1")
     assert address in picture()
+    world.hypervisor.shutdown(build.id)
+    eventually(lambda: world.hypervisor.state(build.id) == "shutoff", "guest that is off")
+    cloud.fifty("vm", "start", "few")
+    cloud.ssh("few", DHCP_CLIENT.format("eth1"))
+    assert addresses(cloud, "few")["eth1"] == f"{address}/24"
     cloud.fifty("vm", "detach-interface", "few", address)
     assert "eth1" not in cloud.ssh("few", "ls /sys/class/net")
     assert [one.id for one in cloud.ports("few")] == [first.id]
