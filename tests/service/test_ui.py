@@ -29,7 +29,7 @@ FIELDS = [
     *("Name", "Image", "Flavor", "Networks", "Fixed IP", "Volumes", "SSH key", "Security groups"),
     *("User data", "User data from a secret", "Files", "When a step fails"),
     *("When its process is killed", "Host", "Zone", "Same host as", "Other host than"),
-    *("Request id", "Credentials"),
+    *("Floating IP", "Request id", "Credentials"),
 ]
 
 
