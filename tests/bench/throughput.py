@@ -46,17 +46,17 @@ def _ratios(pairs: list[tuple[float, float]]) -> list[float]:
 
 
 def _pair(lab: Lab, guests: list[Guest], run: int) -> tuple[float, float]:
-    """With, without, without, with: what else the machine does weighs on both alike."""
-    sums = {True: 0.0, False: 0.0}
-    for ruled in (True, False, False, True):
+    """The best of three each, in turns: what else the machine does only ever takes away."""
+    best = {True: 0.0, False: 0.0}
+    for ruled in (True, False, False, True, True, False):
         for guest in guests:
             if ruled:
                 lab.fabric.protect(guest.binding)
             else:
                 lab.fabric.unprotect(guest.binding.port)
-        sums[ruled] += _gbits(*guests) / 2
-    say(f"throughput {run}: {sums[True]:.1f} Gbit/s with rules, {sums[False]:.1f} without")
-    return sums[True], sums[False]
+        best[ruled] = max(best[ruled], _gbits(*guests))
+    say(f"throughput {run}: {best[True]:.1f} Gbit/s with rules, {best[False]:.1f} without")
+    return best[True], best[False]
 
 
 def _gbits(client: Guest, server: Guest) -> float:
