@@ -9,13 +9,17 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from blocks import changes, marks
+from blocks.fabric import NetworkFabric
+from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, PortKind
-from tasks.interface_change import attach_interface
+from tasks.interface_change import attach_interface, detach_interface
 from tests.cloud import Cloud
 from tests.prefect_api import api
 from tests.waiting import eventually
@@ -141,6 +145,44 @@ def test_an_interface_plugged_in_and_out_again(cloud: Cloud) -> None:
     assert [one.id for one in cloud.ports("few")] == [first.id]
     assert address not in picture()
     assert cloud.json("audit")["clean"]
+
+
+def test_a_change_that_was_stopped_is_done_by_the_same_again(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before QEMU has the interface, and before the tap is gone."""
+    world, build, network = cloud.world, cloud.build("few"), network_of(cloud, SECOND)
+    [first] = cloud.ports("few")
+    port_id, token = str(uuid.uuid4()), world.store.leases.acquire(build.id, "test")
+    attach = partial(attach_interface, world, build, network, port_id, first.security_groups)
+    detach = partial(detach_interface, world, build, port_id)
+    try:
+        stop_in(monkeypatch, LibvirtHost, "attach_interface", attach)
+        assert [one.id for one in cloud.ports("few")] == [first.id, port_id]
+        port = attach()
+        assert world.fabric.carrier(port)
+        stop_in(monkeypatch, NetworkFabric, "unplug", detach)
+        assert [one.id for one in cloud.ports("few")] == [first.id, port_id]
+        for _twice in range(2):
+            detach()
+    finally:
+        world.store.leases.release(build.id, token)
+    assert [one.id for one in cloud.ports("few")] == [first.id]
+    assert cloud.json("network", "show", "--check")["clean"]
+    assert cloud.json("audit")["clean"]
+
+
+def stop_in(
+    monkeypatch: pytest.MonkeyPatch, kind: type, method: str, change: Callable[[], object]
+) -> None:
+    """Make a change stop where it comes to this method, as at a kill: nothing is cleaned up."""
+
+    def stop(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(kind, method, stop)
+        change()
 
 
 def picture() -> str:
