@@ -131,7 +131,7 @@ class SeedNetwork:
     def forget_rules(self) -> None:
         """Remove what was added to the default group."""
         for rule in self.json("security-group", "show", "default")["rules"]:
-            if rule["protocol"]:
+            if rule["direction"] == "ingress" and not rule["remote_group"]:
                 self.fifty("security-group", "remove-rule", "default", rule["id"])
 
     def serve_echo(self, name: str) -> None:

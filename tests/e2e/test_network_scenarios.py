@@ -28,7 +28,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-PING, ALL_TCP = ("--protocol", "icmp"), ("--protocol", "tcp")
+PING, TCP = ("--protocol", "icmp"), ("--protocol", "tcp")
 
 
 @pytest.fixture(scope="module", name="seed")
@@ -51,13 +51,11 @@ def _seed(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def floating(seed: SeedNetwork) -> Iterator[str]:
-    """The floating IP of `first`, ping and TCP let in from anyone; as it was afterwards."""
-    for rule in (PING, ALL_TCP):
-        seed.fifty("security-group", "add-rule", "default", *rule)
+    """The floating IP of `first`, which lets in anyone meanwhile."""
+    seed.fifty("security-group", "add-rule", "default")
     [found] = seed.json("floating-ip", "list")
     yield str(found["address"])
     seed.forget_rules()
-    seed.fifty("floating-ip", "attach", found["address"], "first")
 
 
 def test_the_seven_commands_made_what_they_say(seed: SeedNetwork) -> None:
@@ -98,7 +96,7 @@ def test_the_default_group_lets_nobody_in_until_it_is_told(seed: SeedNetwork) ->
     seed.fifty("security-group", "add-rule", "default", *PING)
     assert seed.answers(address)
     assert seed.who(address) == ""
-    seed.fifty("security-group", "add-rule", "default", *ALL_TCP, "--port", "22")
+    seed.fifty("security-group", "add-rule", "default", *TCP, "--port", "22")
     assert seed.who(address) == "first"
     seed.forget_rules()
     assert seed.who(address) == ""
@@ -133,8 +131,7 @@ def test_a_floating_ip_is_moved_and_detached_while_connections_live(
         assert seed.pings("second", other)
     finally:
         seed.fifty("floating-ip", "delete", other)
-    refusal = seed.refused("floating-ip", "attach", floating, "no-such-vm")
-    assert "no-such-vm" in refusal
+        seed.fifty("floating-ip", "attach", floating, "first")
 
 
 def test_what_a_rule_no_longer_lets_in_ends(seed: SeedNetwork, floating: str) -> None:
@@ -144,7 +141,7 @@ def test_what_a_rule_no_longer_lets_in_ends(seed: SeedNetwork, floating: str) ->
     seed.fifty("security-group", "create", "web")
     try:
         rules = seed.json(
-            *("security-group", "add-rule", "web", *ALL_TCP),
+            *("security-group", "add-rule", "web", *TCP),
             *("--port", "7777", "--cidr", f"{OUTSIDE}/32"),
         )["rules"]
         seed.fifty("vm", "set-interface", "first", first, "--security-group", "web")
