@@ -7,6 +7,7 @@ and port security, with real guests; whoever is outside is the external network'
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -225,6 +226,16 @@ def test_a_server_that_was_off_is_where_it_was(seed: SeedNetwork, floating: str)
     assert seed.json("vm", "show", "first")["addresses"] == before
     assert seed.who(floating) == "first"
     assert seed.pings("first", seed.address("second"))
+
+
+def test_what_the_host_has_lost_of_the_external_network_is_made_again(seed: SeedNetwork) -> None:
+    """It was made along with the tenant's, and is a network of its own since."""
+    subprocess.run(["ip", "netns", "delete", seed.outside], check=True)
+    assert not seed.json("network", "show", PUBLIC, "--check", code=3)["clean"]
+    assert not seed.pings("second", OUTSIDE)
+    seed.cloud.fifty("reconcile")
+    assert seed.pings("second", OUTSIDE)
+    assert seed.json("network", "show", PUBLIC, "--check")["clean"]
 
 
 def test_what_is_in_use_stays(seed: SeedNetwork) -> None:
