@@ -36,7 +36,8 @@ def _way_in(store: StateStore, network_id: str) -> Iterable[FirewallRule]:
     """What lets the site itself in, whatever the groups say: SSH from the network's own namespace.
 
     Step 49 waits for a login from there, and `fifty vm ssh` comes from there. As with Neutron's
-    provider rules (`SecurityGroupServerAPIMixin._apply_provider_rule`), no group lists it; the
+    provider rules, for DHCP and router advertisements, no group lists it
+    (`neutron.db.securitygroups_rpc_base.SecurityGroupInfoAPIMixin._apply_provider_rule`). The
     address is the DHCP port's, which no guest can use.
     """
     own = [
