@@ -28,6 +28,7 @@ from tasks.run import Plan, Runner
 from tasks.step import error_dict
 from tasks.summary import publish_refusal, publish_summary
 
+_STANDS = ("complete", "restoring")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -57,9 +58,10 @@ def create(
         form = as_form(request)
         standing = _standing(kind, world, form, form_of) if form_of else None
         build, again = (standing, True) if standing else _open(kind, world, form)
+        # `restoring` once a restore of it has failed.
+        if restoration and (build.state == "restoring" or restoration.why_lost(kind, world, build)):
+            return restore(kind, world, build, restoration, "create")
         if build.state == "complete":
-            if restoration and restoration.why_lost(kind, world, build):
-                return restore(kind, world, build, restoration, "create")
             return Completed(message=f"{build.name} was there already")
         if build.state in ("deleting", "deleted"):
             raise Conflict(f"what this request made is {build.state}", hint=_what_else(kind, build))
@@ -178,7 +180,7 @@ def _standing(
         return None  # the first steps tell what is wrong, where something is
     but = {"credentials"}
     same = wanted.model_dump(exclude=but) == before.model_dump(exclude=but)
-    return found if same and (found.name, found.state) == (name, "complete") else None
+    return found if same and found.name == name and found.state in _STANDS else None
 
 
 def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:
