@@ -73,13 +73,14 @@ def test_a_move_that_was_killed_is_made_good_by_the_next(
     assert routers.translate[site.router.id] == set()
 
 
-def test_a_port_that_goes_lets_its_floating_ip_go(site: Site) -> None:
+@pytest.mark.parametrize("killed_at", [0, 1])
+def test_a_port_that_goes_lets_its_floating_ip_go(site: Site, killed_at: int) -> None:
     """Also what was recorded only, as whoever did it was killed."""
     routers, store = Routers(), site.store
     world = cast("World", SimpleNamespace(store=store, fabric=routers))
     request = FloatingIpRequest(action="attach", name=site.floating, port=site.port)
     ACTIONS["attach"](world, site.mine, request)
-    routers.left_until_killed = 0
+    routers.left_until_killed = killed_at
     with pytest.raises(KeyboardInterrupt):
         let_go({site.port}, store, cast("NetworkFabric", routers))
     assert routers.translate[site.router.id] == {site.floating}
