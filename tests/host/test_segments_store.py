@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from blocks import marks
-from blocks.resources import Instance, Network, Port, PortBinding, PortKind
+from blocks.resources import Instance, Network, Port, PortKind
 from blocks.settings import Settings
 from blocks.state import StateStore
 from blocks.world import World
-from tasks.port_bindings import binding_of
-from tasks.segments import differences_here, follow_hosts, realize_here
+from tasks.port_bindings import RULES_STEP, binding_of
+from tasks.segments import differences_here, follow_hosts, follow_rules, realize_here
 from tasks.steps_31_38_network import (
     realize_segments,
     release_reservations,
@@ -55,23 +55,22 @@ class Member:
     def differences(self) -> list[str]:
         return self.host.run(lambda: differences_here(self.network, self.world))
 
-    def guest(self, name: str, address: str) -> Guest:
-        """A VM here, as far as the network knows of one."""
+    def guest(self, name: str, address: str, group: str | None = None) -> Guest:
+        """A VM here, as far as the network knows of one; without a group, open to all."""
         instance: Instance = self.filled.add_vm(name, address=address)
         [port] = self.store.ports.of_device(instance.id)
-        self.store.ports.bind(port.id, self.store.host, ())
-        binding = self._binding(port.id, name)
+        self.store.ports.bind(port.id, self.store.host, [group] if group else [])
+        binding = binding_of(self.store, self.store.ports.get(port.id), name)
+        if group is None:
+            binding = binding.model_copy(update={"rules": ANYONE})
         fabric, network = self.world.fabric, binding.network
         self.host.run(lambda: realize_segments.do([network], self.world, fabric))
         self.host.run(lambda: serve_dhcp.do([binding], [self.dhcp_port], fabric))
         guest = self.host.cable(binding)
         self.host.run(lambda: fabric.plug(binding, None))
         self.host.run(lambda: fabric.protect(binding))
+        self.store.journal.intend(instance.id, 1, RULES_STEP, self.store.host)
         return guest
-
-    def _binding(self, port_id: str, name: str) -> PortBinding:
-        binding = binding_of(self.store, self.store.ports.get(port_id), name)
-        return binding.model_copy(update={"rules": ANYONE})
 
     @property
     def dhcp_port(self) -> Port:
@@ -210,6 +209,28 @@ def test_a_host_that_the_last_port_left_keeps_nothing(two: list[Member]) -> None
     near.delete(here)
     assert near.differences() == []
     assert near.world.fabric.dhcp_runs(near.network)
+
+
+def test_rules_follow_the_members_on_other_hosts(two: list[Member]) -> None:
+    near, far = two
+    group = near.store.groups.ensure_default(near.filled.tenant)
+    here = near.guest("first", "10.0.0.7", group)
+    here.configure()
+    there = far.guest("second", "10.0.0.8", group)
+    there.configure()
+    assert near.follow() == ["lab"]
+    # The first host was not told of the new member: its rules let nobody else in.
+    assert not there.pings(here.address)
+    # The control: the other direction needs no more than what the second host knows.
+    assert here.pings(there.address, 3)
+
+    assert near.host.run(lambda: follow_rules(near.world)) != []
+    assert there.pings(here.address, 3)
+    assert near.host.run(lambda: follow_rules(near.world)) == []
+
+    far.store.ports.bind(there.binding.port.id, far.store.host, ())
+    assert near.host.run(lambda: follow_rules(near.world)) != []
+    assert not there.pings(here.address)
 
 
 def test_each_host_answers_its_own_guests(two: list[Member]) -> None:
