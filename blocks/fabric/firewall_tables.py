@@ -8,7 +8,8 @@
   not the port it came from, goes by that mark. Whatever passes has its mark set to 0
   again, and packets that neither come from nor go to a port of ours keep theirs.
 
-Only `TwoTables` could be exercised on the machines this was written on.
+Which one a kernel gets is asked of it (`kernel.tracks_connections_in_bridges`). The same tests
+run with both: `tests/stock_kernel` has them run under a distribution's kernel.
 """
 
 from __future__ import annotations
