@@ -36,9 +36,9 @@ def create_network(request: NetworkRequest) -> State[Any]:
     Give it a name and a CIDR; the rest has defaults. Guests of one network reach each other,
     and nothing else without a router. An admin can have an external network made with it,
     and the router's gateway in that. Where a step fails everything is undone.
-    The same request again brings back what the host has lost of it.
+    The same again brings back what the host has lost of it.
     """
-    return create(NETWORK_KIND, request, network_steps, NETWORK_AGAIN)
+    return create(NETWORK_KIND, request, network_steps, NETWORK_AGAIN, NetworkRequest)
 
 
 def network_steps(run: Runner) -> None:

@@ -39,9 +39,8 @@ class Draft:
         try:
             return VmRequest.model_validate(self._form), [], frozenset()
         except ValidationError as error:
-            found = error.errors(include_url=False)
-        lines = [describe(finding) for finding in found]
-        return None, lines, frozenset(str(finding["loc"][0]) for finding in found)
+            wrong = frozenset(str(finding["loc"][0]) for finding in error.errors())
+            return None, describe_findings(error), wrong
 
     @property
     def errors(self) -> list[str]:
@@ -67,8 +66,19 @@ def describe_all(model: type[BaseModel], form: Mapping[str, Any]) -> list[str]:
     try:
         model.model_validate(form)
     except ValidationError as error:
-        return [describe(finding) for finding in error.errors(include_url=False)]
+        return describe_findings(error)
     return []
+
+
+def describe_findings(error: ValidationError) -> list[str]:
+    """All that pydantic has found, a line each; none about a list that only wrong items empty."""
+    found = error.errors(include_url=False)
+    with_items = {finding["loc"][:-1] for finding in found}
+    return [
+        describe(finding)
+        for finding in found
+        if finding["type"] != "too_short" or finding["loc"] not in with_items
+    ]
 
 
 def valid_part(model: type[AnyModel], form: Mapping[str, Any]) -> AnyModel | None:

@@ -19,6 +19,9 @@ from blocks.settings import Settings
 from blocks.state import Build, StateStore
 from tasks.port_bindings import binding_of
 
+#: The chains of a port that name the members of groups (`blocks.fabric.firewall`).
+_BY_MEMBERS = ("egress", "ingress")
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -27,7 +30,8 @@ class Drift:
     Attributes:
         network: Those of its own parts, in words; None where another host anchors it.
         ports: Those of each guest's port here, by the VM's name and the address.
-        under_way: VMs whose ports were passed over: a run is at work on them.
+        under_way: VMs whose ports were passed over, at least their rules: a run is at work on
+            them, or on a VM of the tenant's, whose address they may have to let in or forget.
     """
 
     network: tuple[str, ...] | None
@@ -84,10 +88,28 @@ def network_drift(
             under_way.append(guest.build.name)
         elif runs(guest.build.id):
             wrong = port_differences(guest.binding, fabric)
-            # What all ports share is told once.
-            if rest := tuple(text for text in wrong if text not in (own or ())):
-                found[guest.label] = rest
+            if settled := _settled(wrong, guest.binding, store):
+                # What all ports share is told once.
+                if rest := tuple(text for text in settled if text not in (own or ())):
+                    found[guest.label] = rest
+            elif wrong:
+                under_way.append(guest.build.name)
     return Drift(tuple(own) if own is not None else None, found, tuple(under_way))
+
+
+def _settled(wrong: list[str], binding: PortBinding, store: StateStore) -> list[str]:
+    """The differences without those that a VM under way accounts for.
+
+    It is a member of its groups from step 23 on, and step 37 tells the other ports.
+    """
+    tenant = binding.port.tenant_id
+    if not wrong or not any(
+        build.catalogue == "vm" and build.tenant_id in (tenant, None)
+        for build in store.builds.unfinished()
+    ):
+        return wrong
+    chains = [f"{kind}-{binding.port.id}" for kind in _BY_MEMBERS]
+    return [text for text in wrong if not any(chain in text for chain in chains)]
 
 
 def own_differences(

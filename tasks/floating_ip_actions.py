@@ -12,8 +12,8 @@ from blocks.resources import FloatingIp, FloatingIpRequest, Port, PortKind
 from blocks.resources.address_forms import NO_IPV6
 from blocks.state import Caller, StateStore
 from blocks.world import World
+from tasks.floating_ip_routers import follow
 from tasks.policy import allows
-from tasks.router_legs import refresh_router
 
 
 def wrong(request: FloatingIpRequest) -> Sequence[str]:
@@ -89,7 +89,8 @@ def _attach(world: World, caller: Caller, request: FloatingIpRequest) -> str:
     store = world.store
     floating = find_floating_ip(store, caller, request.name or "")
     port = _port(store, floating, request)
-    before = floating.router_id
+    if floating.former_router_id:
+        follow(floating.id, store, world.fabric)
     changed = store.floating_ips.attach(floating.id, port.id, request.fixed_ip)
     now = store.floating_ips.get(floating.id)
     if changed:
@@ -97,9 +98,7 @@ def _attach(world: World, caller: Caller, request: FloatingIpRequest) -> str:
             f"Floating IP {now.address} leads to {now.fixed_address}",
             f"openstack floating ip set --port {port.id} {now.address}",
         )
-    # One that moves is taken from the router that had it before the other one answers for it.
-    for router_id in dict.fromkeys(each for each in (before, now.router_id) if each):
-        refresh_router(router_id, store, world.fabric)
+    follow(floating.id, store, world.fabric)
     return f"{now.address} leads to {now.fixed_address}"
 
 
@@ -140,25 +139,16 @@ def _is_reached(store: StateStore, floating: FloatingIp, port: Port) -> bool:
 def _detach(world: World, caller: Caller, request: FloatingIpRequest) -> str:
     store = world.store
     floating = find_floating_ip(store, caller, request.name or "")
+    if floating.former_router_id:
+        follow(floating.id, store, world.fabric)
     changed = store.floating_ips.detach(floating.id)
     if changed:
         record(
             f"Floating IP {floating.address} leads nowhere",
             f"openstack floating ip unset --port {floating.address}",
         )
-    routers = {floating.router_id} if floating.router_id else _outside(store, floating)
-    for router_id in sorted(routers):
-        refresh_router(router_id, store, world.fabric)
+    follow(floating.id, store, world.fabric)
     return f"{floating.address} is {'detached' if changed else 'not attached'}"
-
-
-def _outside(store: StateStore, floating: FloatingIp) -> set[str]:
-    """The routers that may still have it: whoever detached it last may have been killed."""
-    return {
-        router.id
-        for router in store.routers.list()
-        if router.gateway is not None and router.gateway.network.id == floating.network_id
-    }
 
 
 def _delete(world: World, caller: Caller, request: FloatingIpRequest) -> str:

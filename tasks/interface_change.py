@@ -20,6 +20,7 @@ from blocks.resources import Network, Port, PortBinding, PortKind
 from blocks.state import Build
 from blocks.world import World
 from tasks.port_bindings import binding_of
+from tasks.segments import realize_here
 from tasks.steps_31_38_network import remove_unused_segments
 from tasks.vm_build import VmBuild
 
@@ -98,7 +99,9 @@ def detach_interface(world: World, build: Build, port_id: str) -> None:
     fabric.unplug(port)
     fabric.drop_metadata(port)
     fabric.release(port)
-    others = VmBuild(world, build).peers
+    subject = VmBuild(world, build)
+    own = [binding for binding in subject.bindings if binding.port.mac and binding.port.addresses]
+    others = [*own, *subject.peers]
     remove_unused_segments([port], fabric, store)
     if store.ports.delete(port.id):
         record(f"Forgot the port {port.id}", f"openstack port delete {port.id}")
@@ -147,16 +150,20 @@ def _record(
 
 def _realize(world: World, build: Build, binding: PortBinding) -> None:
     """What the steps 31 to 38 do, for one port."""
-    store, fabric, network = world.store, world.fabric, binding.network
-    peers = store.networks.peers(network.id, store.host)
-    fabric.realize_segment(network, peers, world.settings.underlay_ip)
+    fabric, network = world.fabric, binding.network
+    realize_here(network, world)
+    for dhcp_port in world.store.ports.list(kind=PortKind.DHCP, network_id=network.id):
+        # On a host that the network had nothing on.
+        fabric.serve_dhcp(network, binding.subnets[0], dhcp_port)
+        fabric.serve_metadata(network)
     fabric.reserve(binding)
     subject = VmBuild(world, build)
     documents = {PurePosixPath(path).name: text for path, text in subject.metadata.items()}
     for one in subject.bindings:
         fabric.put_metadata(one, documents)
     fabric.plug(binding, world.hypervisor.qemu_identity()[0])
-    fabric.protect_each(lambda: [binding, *subject.peers])
+    # The VM's other ports, too: their rules may name a group that the new one is in.
+    fabric.protect_each(lambda: [*subject.bindings, *subject.peers])
     wrong = fabric.prove_each(lambda: [(binding, None)])
     if wrong:
         raise HostFault("the port is not what it should be", details=wrong)

@@ -69,8 +69,8 @@ def _problems_of_routes(wanted: NetworkRequest, cidr: IPv4Network) -> Iterator[s
         seen.add(route.destination)
     if len(set(wanted.dns)) != len(wanted.dns):
         yield "dns: a server is given twice"
-    if wanted.host_routes and not wanted.dhcp:
-        yield "host_routes: DHCP tells them, and this subnet is to be without"
+    if wanted.host_routes and wanted.external:
+        yield "host_routes: guests are told of them, and an external network has none"
 
 
 def planned_subnet(network_id: str, wanted: Wanted) -> Subnet:

@@ -31,6 +31,7 @@ from tasks.network_build import NETWORK
 from tasks.network_request import problems
 from tasks.policy import check_policy
 from tasks.router_legs import add_interface, refresh_router
+from tasks.segments import realize_here
 
 step = NETWORK.stage("N")
 
@@ -151,8 +152,7 @@ def realize_segment(
 ) -> str:
     """Make the network's bridge and tunnel on this host, which anchors it."""
     fabric.check(network)
-    peers = store.networks.peers(network.id, store.host)
-    fabric.realize_segment(network, peers, world.settings.underlay_ip)
+    realize_here(network, world)
     return fabric.segment_bridge(network)
 
 

@@ -24,6 +24,7 @@ from tasks.access import identify
 from tasks.draft import describe_all, refusal
 from tasks.policy import check_policy
 from tasks.session import as_form, refused
+from tasks.topology_artifact import publish_topology
 
 Action = Callable[[World, Caller, Any], str]
 
@@ -38,6 +39,7 @@ class Changes:
         policy: What of `POLICY` the caller must be allowed.
         wrong: What is wrong with a request whose fields have the right form, a line each.
         actions: What carries out each action; the answer is told.
+        drawn: Whether it is seen in the picture of the tenant's networks.
     """
 
     word: str
@@ -45,6 +47,7 @@ class Changes:
     policy: str
     wrong: Callable[[Any], Sequence[str]]
     actions: Mapping[str, Action]
+    drawn: bool = True
 
 
 def carry_out(changes: Changes, request: BaseModel | Mapping[str, Any]) -> State[Any]:
@@ -65,7 +68,10 @@ def carry_out(changes: Changes, request: BaseModel | Mapping[str, Any]) -> State
         world = open_world(settings())
         caller = identify(world.store, wanted.credentials)
         check_policy(caller, changes.policy)
-        return Completed(message=_apply(changes, world, caller, wanted))
+        words = _apply(changes, world, caller, wanted)
+        if changes.drawn:
+            publish_topology(world.store, caller.tenant_id)
+        return Completed(message=words)
     except FiftyError as error:
         return refused(error)
 

@@ -11,6 +11,7 @@ from blocks.resources import Port, PortKind, PortRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.world import World
 from tasks.at_work import at_work, flow_run_id
+from tasks.floating_ip_routers import let_go
 from tasks.interface_change import attach_interface, detach_interface
 from tasks.policy import allows, check_policy
 from tasks.port_bindings import protected
@@ -106,6 +107,7 @@ def _detach(world: World, caller: Caller, request: PortRequest) -> str:
     build = _build(world, caller, request)
     port = find_port(store, build, request.port or "")
     with at_work(VM_KIND, world, build, "detach"):
+        let_go({port.id}, store, world.fabric)
         detach_interface(world, build, port.id)
     return f"{build.name} has no port {request.port} any more"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv4Network
 
 from blocks.errors import NotFound
-from blocks.resources import Port, PortBinding
+from blocks.guest.ssh import PORT as SSH
+from blocks.resources import FirewallRule, Port, PortBinding, PortKind
 from blocks.state import StateStore, StepState
 
 #: From this step of a VM's build on a port has its rules (`steps_31_38_network`).
@@ -25,9 +27,28 @@ def binding_of(store: StateStore, port: Port, name: str) -> PortBinding:
         port=port,
         network=network,
         subnets=tuple(store.networks.subnets(network.id)),
-        rules=tuple(store.groups.rules_of(port)),
+        rules=(*store.groups.rules_of(port), *_way_in(store, network.id)),
         host_name=name,
     )
+
+
+def _way_in(store: StateStore, network_id: str) -> Iterable[FirewallRule]:
+    """What lets the site itself in, whatever the groups say: SSH from the network's own namespace.
+
+    Step 49 waits for a login from there, and `fifty vm ssh` comes from there. As with Neutron's
+    provider rules, for DHCP and router advertisements, no group lists it
+    (`neutron.db.securitygroups_rpc_base.SecurityGroupInfoAPIMixin._apply_provider_rule`). The
+    address is the DHCP port's, which no guest can use.
+    """
+    own = [
+        IPv4Network(fixed.address)
+        for port in store.ports.list(kind=PortKind.DHCP, network_id=network_id)
+        for fixed in port.addresses
+    ]
+    if own:
+        yield FirewallRule(
+            direction="ingress", protocol="tcp", port_min=SSH, port_max=SSH, remotes=tuple(own)
+        )
 
 
 def protected(store: StateStore, ports: Iterable[Port]) -> list[PortBinding]:

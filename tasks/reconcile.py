@@ -33,8 +33,9 @@ from tasks.finishing import finish
 from tasks.network_build import NETWORK_KIND
 from tasks.restoring import Restoration, is_restored
 from tasks.run import Plan
-from tasks.segments import follow_hosts
+from tasks.segments import follow_hosts, follow_rules
 from tasks.session import refused
+from tasks.topology_artifact import publish_topologies
 from tasks.upkeep import asked
 from tasks.vm_restore import powered_off, record_power_off
 from tasks.vm_session import VM_KIND
@@ -168,6 +169,7 @@ def reconcile_all(
         )
     rows += _tunnels(world)
     rows += _power_states(world)
+    publish_topologies(world.store)
     if not rows:
         return Completed(message="no build had stopped")
     create_table_artifact(
@@ -181,8 +183,10 @@ def reconcile_all(
 
 
 def _tunnels(world: World) -> list[dict[str, Any]]:
-    """Bring tunnels to the hosts that are there now; what fails, the next reconcile tries."""
+    """Bring tunnels and rules to what is on other hosts now; what fails, the next one tries."""
     try:
+        for what in follow_rules(world):
+            get_run_logger().info("%s", what)
         followed = follow_hosts(world)
     except FiftyError as error:
         get_run_logger().warning("%s", error)

@@ -7,5 +7,10 @@ from tasks.one_change import Changes
 from tasks.security_group_actions import ACTIONS, wrong
 
 SECURITY_GROUP_CHANGES = Changes(
-    "security-group", SecurityGroupRequest, "security-group:change", wrong, ACTIONS
+    "security-group",
+    SecurityGroupRequest,
+    "security-group:change",
+    wrong,
+    ACTIONS,
+    drawn=False,
 )

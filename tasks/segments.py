@@ -1,15 +1,22 @@
-"""Segments and the hosts that they join: who has to know of whom."""
+"""Hosts of one store: who has to know of whom, for the tunnels and for the rules."""
 
 from __future__ import annotations
 
+from blocks.changes import collecting
 from blocks.errors import Conflict, FiftyError, HostFault, NotFound
-from blocks.resources import Network
+from blocks.resources import Network, PortBinding, PortKind
 from blocks.state import StateStore
 from blocks.world import World
+from tasks.host_report import report_address
+from tasks.port_bindings import protected
 
 
 def realize_here(network: Network, world: World) -> None:
-    """Make a network's segment on this host, with tunnels to the hosts that it is on now."""
+    """Make a network's segment on this host, with tunnels to the hosts that it is on now.
+
+    They learn of this one by their next look (`follow_hosts`).
+    """
+    report_address(world)
     store = world.store
     peers = store.networks.peers(network.id, store.host)
     world.fabric.realize_segment(network, peers, world.settings.underlay_ip)
@@ -35,6 +42,7 @@ def follow_hosts(world: World) -> list[str]:
     Raises:
         HostFault: Some could not be brought to it; the details tell. The others were.
     """
+    report_address(world)
     store, followed, failures = world.store, [], []
     for build in store.builds.complete():
         if build.catalogue != "network" or store.leases.held(build.id) is not None:
@@ -52,6 +60,29 @@ def follow_hosts(world: World) -> list[str]:
         message = f"the tunnels of {len(failures)} network(s) could not be brought up to date"
         raise HostFault(message, details=failures)
     return followed
+
+
+def follow_rules(world: World) -> list[str]:
+    """Apply the rules of this host's ports as they are recorded now, if there are other hosts.
+
+    A group that was changed there, or a member that came or went there, changes what is to be
+    let through here (Neutron's agents are told by the server,
+    `security_groups_rule_updated`). What is as recorded stays.
+
+    Returns:
+        What was changed, in words.
+    """
+    store = world.store
+    if len(store.hosts.list()) < 2:
+        return []
+
+    def read() -> list[PortBinding]:
+        ports = store.ports.list(kind=PortKind.COMPUTE)
+        return protected(store, (port for port in ports if port.host == store.host))
+
+    with collecting() as made:
+        world.fabric.protect_each(read)
+    return [change.what for change in made]
 
 
 def _brought_up_to_date(network_id: str, world: World) -> bool:

@@ -11,9 +11,9 @@ from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from blocks.errors import Conflict, FiftyError, InvalidRequest, LeaseLost
+from blocks.errors import Conflict, Denied, FiftyError, InvalidRequest, LeaseLost, NotFound
 from blocks.resources import VmReference
 from blocks.settings import settings
 from blocks.state import Build
@@ -28,6 +28,7 @@ from tasks.run import Plan, Runner
 from tasks.step import error_dict
 from tasks.summary import publish_refusal, publish_summary
 
+_STANDS = ("complete", "restoring")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -36,6 +37,7 @@ def create(
     request: BaseModel | Mapping[str, Any],
     plan: Plan,
     restoration: Restoration | None = None,
+    form_of: type[BaseModel] | None = None,
 ) -> State[Any]:
     """Build what a request asks for, or go on with the build that it stands for.
 
@@ -45,6 +47,7 @@ def create(
         plan: The steps, in order.
         restoration: What brings back what this host has lost of one that is complete; None
             leaves that to the reconcile.
+        form_of: The request's form, where one in the same words stands for what is there.
 
     Returns:
         Completed, or Failed with a name that says how it ended: Refused, RolledBack,
@@ -52,10 +55,13 @@ def create(
     """
     try:
         world = open_world(settings())
-        build, again = _open(kind, world, as_form(request))
+        form = as_form(request)
+        standing = _standing(kind, world, form, form_of) if form_of else None
+        build, again = (standing, True) if standing else _open(kind, world, form)
+        # `restoring` once a restore of it has failed.
+        if restoration and (build.state == "restoring" or restoration.why_lost(kind, world, build)):
+            return restore(kind, world, build, restoration, "create")
         if build.state == "complete":
-            if restoration and restoration.why_lost(kind, world, build):
-                return restore(kind, world, build, restoration, "create")
             return Completed(message=f"{build.name} was there already")
         if build.state in ("deleting", "deleted"):
             raise Conflict(f"what this request made is {build.state}", hint=_what_else(kind, build))
@@ -158,6 +164,23 @@ def _name(form: Mapping[str, Any]) -> str:
     """What the build is called: the thing's name, where that is one at all."""
     name = _text(form, "name", _text(form, "recipe", ""))
     return name if _NAME.fullmatch(name) else "(no name)"
+
+
+def _standing(
+    kind: Kind, world: World, form: dict[str, Any], form_of: type[BaseModel]
+) -> Build | None:
+    """What is there by the name in a request, if the same was asked for then; else None."""
+    name, credentials = _name(form), _text(form, "credentials", settings().credentials)
+    try:
+        wanted = form_of.model_validate(form)
+        what = kind.catalogue.name
+        found = authorized_build(world.store, what, name, credentials, "create")
+        before = form_of.model_validate(found.request)
+    except (ValidationError, Denied, InvalidRequest, NotFound):
+        return None  # the first steps tell what is wrong, where something is
+    but = {"credentials"}
+    same = wanted.model_dump(exclude=but) == before.model_dump(exclude=but)
+    return found if same and found.name == name and found.state in _STANDS else None
 
 
 def _open(kind: Kind, world: World, form: dict[str, Any]) -> tuple[Build, bool]:

@@ -14,14 +14,7 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from blocks.changes import record
-from blocks.errors import (
-    Conflict,
-    InvalidRequest,
-    NotFound,
-    RateLimited,
-    Transient,
-    Unsupported,
-)
+from blocks.errors import Conflict, InvalidRequest, NotFound, RateLimited, Transient, Unsupported
 from blocks.images import ImageStore
 from blocks.resources import Instance, InstanceStatus, PortKind, TaskState, VmRequest
 from blocks.settings import settings

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from blocks.changes import record
 from blocks.errors import NotFound, NoValidHost, Unsupported
 from blocks.loading import load_block
-from blocks.resources import Host, Image, Instance, VmRequest
+from blocks.resources import Image, Instance, VmRequest
 from blocks.scheduler_block import SchedulerBlock
 from blocks.state import Build, StateStore
 from blocks.state.tables.base import now
 from blocks.world import BLOCK_NAME, World
+from tasks.host_report import report_host
 from tasks.placement import Demand, apply_filters, weigh
 from tasks.vm_build import VM
 
 step = VM.stage("S")
-
-GIB = 1024**3
 
 
 @step(12, "Collect host states")
@@ -30,27 +28,6 @@ def collect_hosts(store: StateStore, world: World) -> dict[str, Any]:
     """
     report_host(world)
     return {host.name: host.model_dump(mode="json") for host in store.hosts.list()}
-
-
-def report_host(world: World) -> None:
-    """Report this host's capacity and features to the state store; its heartbeat too."""
-    settings = world.settings
-    vcpus, ram_mib = world.hypervisor.totals()
-    config = world.host_config
-    world.store.hosts.report(
-        Host(
-            name=settings.host,
-            zone=config.zone,
-            vcpus=vcpus,
-            ram_mib=ram_mib,
-            disk_gib=shutil.disk_usage(settings.home).total // GIB,
-            vcpu_ratio=config.vcpu_ratio,
-            ram_ratio=config.ram_ratio,
-            disk_ratio=config.disk_ratio,
-            load=world.hypervisor.load(),
-            features=world.hypervisor.features(),
-        )
-    )
 
 
 @step(13, "Filter the hosts")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from blocks.errors import HostFault
+from blocks.errors import HostFault, NotFound
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, Port, PortBinding, Router, VmRequest
@@ -20,21 +22,25 @@ step = VM.stage("N")
 
 
 def remove_unused_segments(ports: list[Port], fabric: NetworkFabric, store: StateStore) -> None:
-    """Remove the bridge and tunnel of a network that nothing on this host uses any more.
+    """Remove what this host has of a network that nothing here uses any more.
 
-    Where the network's DHCP and router are (its anchor), the segment stays: it is the
-    network's, not this VM's.
+    Where the network's DHCP and router are (its anchor), all of it stays: it is the
+    network's, not this VM's. The other hosts take their tunnels to this one away when they
+    look next (`tasks.segments.follow_hosts`).
     """
-    for port in ports:
-        networks = [n for n in store.networks.list() if n.id == port.network_id]
-        for network in networks:
-            others = [
-                other
-                for other in store.ports.list(network_id=network.id)
-                if other.host == store.host and other.device_id != port.device_id
-            ]
-            if network.anchor_host != store.host and not others:
-                fabric.remove_segment(network)
+    left = {port.network_id for port in ports}
+    for network in store.networks.list():
+        if network.id in left and network.anchor_host != store.host:
+            fabric.leave_network(network, partial(_unused, network, ports, store))
+
+
+def _unused(network: Network, leaving: list[Port], store: StateStore) -> bool:
+    """Whether no port but those that leave is bound to a network on this host."""
+    gone = {port.id for port in leaving}
+    return not any(
+        port.host == store.host and port.id not in gone
+        for port in store.ports.list(network_id=network.id)
+    )
 
 
 @step(31, "Realize the segment", undo=remove_unused_segments)
@@ -96,7 +102,8 @@ def realize_routers(
     here = [router for router in routers if router.host == store.host]
     store.builds.note(build.id, routers=[router.id for router in here])
     for router in here:
-        fabric.realize_router(router)
+        with suppress(NotFound):  # it was deleted meanwhile
+            fabric.realize_router(router, partial(store.routers.get, router.id))
     return [router.name for router in here]
 
 
@@ -130,7 +137,8 @@ def connect_outside(
     """
     connected = [router for router in routers if router.gateway and router.host == store.host]
     for router in connected:
-        fabric.connect_outside(router)
+        with suppress(NotFound):  # it was deleted meanwhile
+            fabric.connect_outside(router, partial(store.routers.get, router.id))
     # When a VM is brought back after a reboot, its floating IP is where its tenant has it now.
     if request.floating and build.state == "building":
         give_floating_ip(build, ports[0], store, fabric)
@@ -205,11 +213,13 @@ def prove_ports(subject: VmBuild, fabric: NetworkFabric, store: StateStore) -> s
 
     OpenStack has no such step: there, a port that is not wired is found by the guest.
     """
-    wrong = fabric.prove_each(
-        lambda: [
-            (binding, store.routers.of_network(binding.network.id)) for binding in subject.bindings
-        ]
-    )
+
+    def read() -> list[tuple[PortBinding, Router | None]]:
+        routers = [store.routers.of_network(each.network.id) for each in subject.bindings]
+        here = [router if router and router.host == store.host else None for router in routers]
+        return list(zip(subject.bindings, here, strict=True))
+
+    wrong = fabric.prove_each(read)
     if wrong:
         raise HostFault("the network is not what it should be", details=wrong)
     return "as recorded"

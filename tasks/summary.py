@@ -15,7 +15,7 @@ from blocks.errors import NotFound
 from blocks.state import Build, Entry, StateStore, StepState
 from tasks.step import Catalogue
 from tasks.tags import RunTags
-from tasks.topology_artifact import around
+from tasks.topology_artifact import around, publish_topology
 
 PROGRESS_EVERY_S = 1.0
 _STATES = {
@@ -129,12 +129,17 @@ def publish_refusal(fault: Mapping[str, Any]) -> None:
 
 
 def publish_summary(catalogue: Catalogue, store: StateStore, build: Build) -> None:
-    """Write the summary artifact of a build: its steps, its clocks, and its failure."""
+    """Write the summary artifact of a build: its steps, its clocks, and its failure.
+
+    A network also changes the picture of its tenant's networks.
+    """
     create_markdown_artifact(
         key=re.sub("[^a-z0-9]+", "-", f"{catalogue.name}-{build.name}-summary".lower()),
         markdown=render(catalogue, store, build),
         description=f"{build.name}: {_STANDING.get(build.state, build.state)}",
     )
+    if catalogue.name == "network" and build.tenant_id is not None:
+        publish_topology(store, build.tenant_id)
 
 
 def render(catalogue: Catalogue, store: StateStore, build: Build) -> str:

@@ -5,11 +5,15 @@ No module of Prefect is imported here: `fifty network show --topology` is quick.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from blocks.resources import FloatingIp, Network, PortKind, Router
 from blocks.state import StateStore
+
+#: So many of a network's VMs that are alike are drawn one by one.
+_MOST_ALIKE = 12
 
 
 @dataclass(frozen=True)
@@ -133,12 +137,22 @@ def kind_words(network: Network) -> str:
 
 
 def mermaid(picture: Topology) -> str:
-    """The diagram, in Mermaid's language: outside on top, VMs at the bottom."""
+    """The diagram, in Mermaid's language: outside on top, VMs at the bottom.
+
+    Of many VMs that are alike, in one network only and without a floating IP, a few are drawn:
+    nobody reads hundreds, and Mermaid refuses more than 500 lines between things.
+    """
     lines = ["flowchart TB"]
     known = {one.network.id: f"n{number}" for number, one in enumerate(picture.networks)}
     vms: dict[str, str] = {}
+    plugs = Counter(guest.vm_id for one in picture.networks for guest in one.guests)
     for one in picture.networks:
-        lines += _draw_network(one, known[one.network.id], vms)
+        alike = [guest for guest in one.guests if plugs[guest.vm_id] == 1 and not guest.floating]
+        folded = alike[_MOST_ALIKE:] if len(alike) > _MOST_ALIKE + 1 else []
+        node = known[one.network.id]
+        lines += _draw_network(one, node, vms, folded)
+        if folded:
+            lines.append(f"  {node} --- {node}m[{_label([f'and {len(folded)} more VMs'])}]:::vm")
     for number, router in enumerate(picture.routers):
         words = [
             router.name,
@@ -160,7 +174,9 @@ def mermaid(picture: Topology) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _draw_network(one: NetworkPicture, node: str, vms: dict[str, str]) -> list[str]:
+def _draw_network(
+    one: NetworkPicture, node: str, vms: dict[str, str], folded: Collection[GuestPlug]
+) -> list[str]:
     network = one.network
     words = [network.name, *one.cidrs, kind_words(network)]
     lines = []
@@ -170,6 +186,8 @@ def _draw_network(one: NetworkPicture, node: str, vms: dict[str, str]) -> list[s
         lines.append(f"  {node}o --- {node}")
     lines.append(f"  {node}[[{_label(words)}]]:::{'outside' if network.external else 'network'}")
     for guest in one.guests:
+        if guest in folded:
+            continue
         if guest.vm_id not in vms:
             vms[guest.vm_id] = f"v{len(vms)}"
             lines.append(f"  {vms[guest.vm_id]}[{_label([guest.name])}]:::vm")

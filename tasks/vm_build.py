@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blocks.errors import NotFound
 from blocks.hypervisor import GuestSpec, InstanceDirectories, LibvirtHost
 from blocks.resources import (
     Image,
@@ -26,20 +25,17 @@ from blocks.resources import (
     VmRequest,
     Volume,
 )
-from blocks.state import Build, StepState
+from blocks.state import Build
 from blocks.state.figures import FIGURES, durations
 from blocks.volumes import VolumePool
 from blocks.world import World
 from tasks.draft import Draft
 from tasks.events import announce
 from tasks.metadata import documents
-from tasks.port_bindings import binding_of
+from tasks.port_bindings import binding_of, protected
 from tasks.reading import afresh, read_once
 from tasks.step import Catalogue
 from tasks.subject import BuildSubject
-
-#: The step that gives a port its rules; `peers` asks the journal about it.
-RULES_STEP = 37
 
 
 class VmBuild(BuildSubject):
@@ -167,18 +163,8 @@ class VmBuild(BuildSubject):
         """
         mine = {group for port in self.ports for group in port.security_groups}
         mine |= set(self.plan.get("groups", []))
-        found = []
-        for port in self.store.groups.ports_that_name(mine, host=self.store.host):
-            if port.device_id in (None, self.build_id):
-                continue
-            try:
-                build = self.store.builds.get(port.device_id)
-            except NotFound:
-                continue  # nobody's: the audit finds it
-            entry = self.store.journal.entry(build.id, build.generation, RULES_STEP)
-            if entry is not None and entry.state in (StepState.RUNNING, StepState.DONE):
-                found.append(binding_of(self.store, port, build.name))
-        return found
+        naming = self.store.groups.ports_that_name(mine, host=self.store.host)
+        return protected(self.store, (port for port in naming if port.device_id != self.build_id))
 
     @read_once
     def routers(self) -> list[Router]:

@@ -10,7 +10,7 @@ from blocks.errors import Conflict, QuotaExceeded
 from blocks.fabric import NetworkFabric
 from blocks.resources import FloatingIp, Network, Port, Router
 from blocks.state import Build, Caller, StateStore
-from tasks.router_legs import refresh_router
+from tasks.floating_ip_routers import follow, let_go
 
 
 def check_floating_ip(caller: Caller, network_ids: Sequence[str], store: StateStore) -> None:
@@ -47,15 +47,14 @@ def give_floating_ip(
     build: Build, port: Port, store: StateStore, fabric: NetworkFabric
 ) -> FloatingIp:
     """Take an address outside, and let it lead to a VM's port; again, the same one."""
-    router, outside = _way_out(store, port.network_id)
+    _router, outside = _way_out(store, port.network_id)
     floating = store.floating_ips.create(_own_id(build), port.tenant_id, outside.id)
     if store.floating_ips.attach(floating.id, port.id):
         record(
             f"Floating IP {floating.address} leads to {build.name}",
             f"openstack server add floating ip {build.name} {floating.address}",
         )
-    refresh_router(router.id, store, fabric)
-    return store.floating_ips.get(floating.id)
+    return follow(floating.id, store, fabric)
 
 
 def take_floating_ips(
@@ -65,26 +64,11 @@ def take_floating_ips(
 
     One that was attached to another VM since stays there.
     """
-    ours = {port.id for port in ports}
+    let_go({port.id for port in ports}, store, fabric)
     own = _own_id(build)
-    routers = set()
     for floating in store.floating_ips.list():
-        here = floating.port_id in ours
-        if here and store.floating_ips.detach(floating.id):
-            routers.add(floating.router_id)
-            record(
-                f"Floating IP {floating.address} leads nowhere",
-                f"openstack server remove floating ip {build.name} {floating.address}",
-            )
-        unused = here or floating.port_id is None
-        if floating.id == own and unused and store.floating_ips.delete(own):
+        if floating.id == own and floating.port_id is None and store.floating_ips.delete(own):
             record(
                 f"Gave the address {floating.address} back",
                 f"openstack floating ip delete {floating.address}",
             )
-    for network_id in {port.network_id for port in ports}:
-        # Also where whoever detached it was killed before its router knew.
-        router = store.routers.of_network(network_id)
-        routers.add(router.id if router and router.host == store.host else None)
-    for router_id in sorted(filter(None, routers)):
-        refresh_router(router_id, store, fabric)

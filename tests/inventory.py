@@ -22,6 +22,7 @@ ALLOCATIONS = {
     "segments": "type || ' ' || segment_id || ' ' || network_id",
     "subnets": "id",
     "routers": "id",
+    "floating_ips": "id || ' ' || coalesce(port_id, '') || ' ' || coalesce(former_router_id, '')",
     "volumes": "id",
     "images": "id || ' ' || status",
     "leases": "build_id",

@@ -56,13 +56,18 @@ def _domains(directory: Path) -> list[str]:
     connection = libvirt.open(libvirt_daemons.URI)
     try:
         for domain in connection.listAllDomains():
-            if f"{directory}/" not in domain.XMLDesc():
-                continue
-            found.append(f"domain {domain.name()}")
-            if domain.isActive():
-                domain.destroy()
-            if domain.isPersistent():
-                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+            try:
+                if f"{directory}/" not in domain.XMLDesc():
+                    continue
+                found.append(f"domain {domain.name()}")
+                if domain.isActive():
+                    domain.destroy()
+                if domain.isPersistent():
+                    domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+            except libvirt.libvirtError as error:
+                # Another session's may go while it is looked at.
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
     finally:
         connection.close()
     return found

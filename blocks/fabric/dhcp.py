@@ -6,6 +6,10 @@ nothing. It has no upstream server and knows the network's own names only.
 
 The namespace is there for a network without DHCP too: it is the way from the host to the
 guests (`vm ssh`, the readiness checks) and the place of the metadata server.
+
+Every host of a network has it, with the same addresses, and answers its own guests only:
+its leg hears nothing of what comes from other hosts, and none of them hears it (as OVN's
+DHCP, which every chassis answers by itself; no host waits for another one to know a port).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from blocks import changes, commands, marks
 from blocks.fabric import dhcp_release, files, namespaces
 from blocks.fabric.dhcp_leases import DhcpLease, find_lease
 from blocks.fabric.dnsmasq_config import METADATA_ADDRESS, configuration, reservation_of
-from blocks.fabric.legs import Leg, differences, ensure_leg, remove_legs
+from blocks.fabric.legs import Leg, differences, ensure_leg, plug_differences, remove_legs
 from blocks.fabric.links import with_links
 from blocks.fabric.processes import Server
 from blocks.fabric.segments import SegmentDriver
@@ -167,7 +171,9 @@ class Dhcp:
         if not namespaces.exists(namespace):
             return [f"the namespace {namespace} is not there"]
         leg = self._leg(network, subnet, port)
+        bridge = self._segments.bridge(network)
         wrong = with_links(namespace, lambda ipr: differences(ipr, leg))
+        wrong += with_links(None, lambda ipr: plug_differences(ipr, leg, bridge))
         if not subnet.dhcp:
             return wrong
         if self.server(network.id).pid() is None:
@@ -217,4 +223,5 @@ class Dhcp:
             mac=port.mac,
             mtu=network.mtu,
             addresses=(*own, f"{METADATA_ADDRESS}/32"),
+            isolated=True,
         )

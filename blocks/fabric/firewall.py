@@ -21,6 +21,7 @@ from blocks.fabric import (
     open_connections,
 )
 from blocks.fabric.firewall_rules import Rule
+from blocks.fabric.firewall_state import amiss_of, comments_of, differences, has, target_of
 from blocks.fabric.firewall_tables import Chains, Tables, fill, tables_of
 from blocks.fabric.nft import Json
 from blocks.fabric.site import Site
@@ -63,7 +64,7 @@ class Firewall:
         """Apply a port's rules; give it back where it may have open connections."""
         tables = self._tables()
         chains = _chains(tables, binding)
-        there = [_comments(table, name) for table, name, _ in chains]
+        there = [comments_of(table, name) for table, name, _ in chains]
         amiss = [
             chain
             for chain, said in zip(chains, there, strict=True)
@@ -122,7 +123,7 @@ class Firewall:
             taps: set[str] = set()
             for table, name, kinds in tables.maps():
                 if kinds.get("map") == "verdict":
-                    keys = [k for k, to in nft.elements(table, name) if _target(to) in targets]
+                    keys = [k for k, to in nft.elements(table, name) if target_of(to) in targets]
                     taps |= set(keys) if name == "guards" else set()
                     batch += [nft.delete_elements(table, name, keys)] if keys else []
             guests = set(nft.elements(tables.bridge, "guests", "set"))
@@ -165,7 +166,7 @@ class Firewall:
     def differences(self, binding: PortBinding) -> list[str]:
         """What of a port's rules is not in the kernel as it should be, in words."""
         tables = self._tables()
-        return _differences(tables, binding, _chains(tables, binding))
+        return differences(tables, binding, _chains(tables, binding))
 
     def protected(self) -> list[str]:
         """The ids of the ports whose chains are there, whole or in part."""
@@ -224,58 +225,20 @@ def _without_chain(table: Json, name: str) -> list[Json]:
     return [{"flush": named}, {"delete": named}]
 
 
-def _differences(tables: Tables, binding: PortBinding, chains: Chains) -> list[str]:
-    wrong = [
-        f"the chain {table['family']} {table['table']} {name} does not say what it should"
-        for table, name, _ in _amiss([*tables.shared(), *chains])
-    ]
-    members = tables.members(binding.port)
-    if not binding.network.physical_bridge:
-        members.append(tables.zone_member(binding.network))
-    return wrong + [
-        f"{member} is not in {table['family']} {table['table']} {name}"
-        for table, name, member in members
-        if not _has(table, name, member)
-    ]
-
-
 def _transaction(tables: Tables, binding: PortBinding, amiss: Chains) -> list[Json]:
     """The commands for what is amiss.
 
     What is right is left out: to replace a rule or to touch a hook makes the kernel wait
     until no packet is under way in it (some 15 ms on a busy host), to add does not.
     """
-    batch = tables.commands() if _amiss(tables.shared()) else []
-    if not _has(*tables.zone_member(binding.network)):
+    batch = tables.commands() if amiss_of(tables.shared()) else []
+    if not has(*tables.zone_member(binding.network)):
         batch += tables.zone(binding.network)
     for table, name, rules in amiss:
         batch += [nft.add_chain(table, name), *fill(table, name, rules)]
     for table, name, member in tables.members(binding.port):
         batch.append(nft.add_elements(table, name, [member]))
     return batch
-
-
-def _amiss(chains: Chains) -> Chains:
-    """Those of the chains that are not in the kernel with exactly these rules."""
-    return [
-        (table, name, rules)
-        for table, name, rules in chains
-        if _comments(table, name) != [rule.comment for rule in rules]
-    ]
-
-
-def _has(table: Json, name: str, member: object) -> bool:
-    return member in nft.elements(table, name, "set" if isinstance(member, str) else "map")
-
-
-def _comments(table: Json, chain: str) -> list[str] | None:
-    listing = nft.listing("chain", **table, name=chain)
-    return None if listing is None else nft.comments(listing, table, chain)
-
-
-def _target(verdict: Json) -> str | None:
-    goto = verdict.get("goto")
-    return str(goto["target"]) if goto else None
 
 
 def _zone(tables: Tables, network_id: str) -> int:

@@ -8,7 +8,8 @@
   not the port it came from, goes by that mark. Whatever passes has its mark set to 0
   again, and packets that neither come from nor go to a port of ours keep theirs.
 
-Only `TwoTables` could be exercised on the machines this was written on.
+Which one a kernel gets is asked of it (`kernel.tracks_connections_in_bridges`). The same tests
+run with both: `tests/stock_kernel` has them run under a distribution's kernel.
 """
 
 from __future__ import annotations
@@ -96,8 +97,10 @@ class Tables:
         to_host = [_no_guest("iifname", "guests do not reach the host")]
         from_host = [_no_guest("oifname", "the host does not reach guests")]
         zone = [Rule((nft.verdict_map(zone_key, "zones"),), "each network's connections apart")]
-        egress = [Rule((nft.verdict_map(iif, "egress"),), "what guests may send")]
-        ingress = [Rule((nft.verdict_map(oif, "ingress"),), "what guests may receive")]
+        # The family inet sees nothing but IP; in one of family bridge ARP comes along.
+        only = () if marked else (ipv4,)
+        egress = [Rule((*only, nft.verdict_map(iif, "egress")), "what guests may send")]
+        ingress = [Rule((*only, nft.verdict_map(oif, "ingress")), "what guests may receive")]
         return [
             BaseChain(b, "spoofing", "prerouting", _RAW, tuple(spoofing)),
             BaseChain(b, "deliver", "forward", _EARLY, tuple(deliver)),

@@ -1,8 +1,9 @@
-"""Asking the kernel what it can do, without making anything and without loading modules."""
+"""Asking the kernel what it can do, without making anything; modules are loaded if need be."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import struct
 from functools import cache
@@ -24,12 +25,16 @@ def knows_link_kind(kind: str) -> bool:
     """Whether the kernel can make links of this kind (`vxlan`, `bridge`, `gretap`, ...).
 
     A dump of the links is asked for, filtered by the kind. A kernel that knows the kind
-    filters; one that does not ignores the filter and shows every link. Where the kind is
-    a module that is not loaded the kernel loads it, as `ip link add` would.
+    filters; one that does not ignores the filter and shows every link. The question loads
+    no module: modprobe(8) does, as the kernel would have it do for `ip link add`.
 
     Raises:
         HostFault: The kernel refused the question.
     """
+    return _filters_by(kind) or (_loads(f"rtnl-link-{kind}") and _filters_by(kind))
+
+
+def _filters_by(kind: str) -> bool:
     name = _attribute(_IFLA_INFO_KIND, kind.encode() + b"\0")
     body = struct.pack("BxHiII", 0, 0, 0, 0, 0) + _attribute(_IFLA_LINKINFO | _NESTED, name)
     header = struct.pack("IHHII", 16 + len(body), _RTM_GETLINK, _DUMP_REQUEST, 1, 0)
@@ -41,7 +46,7 @@ def knows_link_kind(kind: str) -> bool:
 
 @cache
 def tracks_connections_in_bridges() -> bool:
-    """Whether the kernel has nf_conntrack_bridge and nft_meta_bridge.
+    """Whether the kernel has nf_conntrack_bridge and nft_meta_bridge; it loads them for it.
 
     nft(8) is asked to check, not to load, a rule with `ct state` and `meta ibrname` in a
     table of family bridge. (A kernel without them answers EPROTO or ENOENT.)
@@ -70,6 +75,13 @@ def calls_iptables() -> bool:
 def has_br_netfilter() -> bool:
     """Whether br_netfilter is there, so that a bridge's `nf_call_iptables` has an effect."""
     return Path("/proc/sys/net/bridge").is_dir()
+
+
+def _loads(module: str) -> bool:
+    """Whether there is such a module; it is loaded then."""
+    if shutil.which("modprobe") is None:
+        return False
+    return commands.run("modprobe", "-q", module, ok_codes=(0, 1)).returncode == 0
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -26,6 +26,7 @@ class Leg:
         inner: The end in the namespace.
         mac: The inner end's address; the kernel chooses if none.
         addresses: What the inner end answers to, as `192.168.0.1/24`.
+        isolated: Whether the outer end is kept from what leads to other hosts.
     """
 
     alias: str
@@ -35,6 +36,7 @@ class Leg:
     mac: str | None
     mtu: int
     addresses: tuple[str, ...]
+    isolated: bool = False
 
 
 def ensure_leg(leg: Leg, bridge: str) -> None:
@@ -46,7 +48,7 @@ def ensure_leg(leg: Leg, bridge: str) -> None:
             _add_pair(ipr, leg)
         link = create(ipr, leg.outer, leg.alias, [], kind="veth")
         namespaces.without_ipv6(leg.outer)
-        settle(ipr, link, mtu=leg.mtu, bridge=need(ipr, bridge))
+        settle(ipr, link, mtu=leg.mtu, bridge=need(ipr, bridge), isolated=leg.isolated)
 
     def within(ipr: IPRoute) -> None:
         link = need(ipr, leg.inner)
@@ -99,6 +101,16 @@ def keep_only(ipr: IPRoute, prefix: str, wanted: set[str], namespace: str) -> No
                 f"Deleted the leg {link.name} of {namespace}",
                 ["ip", "-n", namespace, "link", "delete", link.name],
             )
+
+
+def plug_differences(ipr: IPRoute, leg: Leg, bridge: str) -> list[str]:
+    """What of a leg's outer end is not as it should be; `ipr` is outside of the namespace."""
+    link, master = find(ipr, leg.outer), find(ipr, bridge)
+    if link is None or master is None:
+        return [f"{leg.outer} is not in a bridge {bridge}"]
+    return links.differences(
+        link, alias=leg.alias, mtu=leg.mtu, master=master, isolated=leg.isolated
+    )
 
 
 def differences(ipr: IPRoute, leg: Leg) -> list[str]:

@@ -29,6 +29,7 @@ class Link:
     Attributes:
         alias: Our mark, or another's, or none.
         master: The index of the bridge that it is enslaved to.
+        isolated: Whether that bridge hands nothing on between it and other isolated ports.
         details: The attributes of its kind (IFLA_INFO_DATA).
     """
 
@@ -41,6 +42,7 @@ class Link:
     master: int | None
     up: bool
     carrier: bool
+    isolated: bool = False
     details: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
@@ -155,9 +157,24 @@ def delete(ipr: IPRoute, name: str, alias: str) -> bool:
 
 
 def settle(
-    ipr: IPRoute, link: Link, *, mtu: int, bridge: Link | None = None, namespace: str | None = None
+    ipr: IPRoute,
+    link: Link,
+    *,
+    mtu: int,
+    bridge: Link | None = None,
+    isolated: bool = False,
+    namespace: str | None = None,
 ) -> None:
-    """Give a link its MTU, its bridge, and bring it up, as far as it is not so already."""
+    """Give a link its MTU, its bridge, and bring it up, as far as it is not so already.
+
+    Args:
+        ipr: The connection.
+        link: The link.
+        mtu: Its MTU.
+        bridge: The bridge that it is to be in.
+        isolated: Whether it is kept from all other isolated ports of the bridge.
+        namespace: Where it is, for the record.
+    """
     wanted: dict[str, Any] = {}
     words: list[str] = []
     if link.mtu != mtu:
@@ -169,13 +186,17 @@ def settle(
     if not link.up:
         wanted["state"] = "up"
         words += ["up"]
-    if not wanted:
-        return
-    ipr.link("set", index=link.index, **wanted)
-    where = ["-n", namespace] if namespace else []
-    changes.record(
-        f"Set {link.name}: {' '.join(words)}", ["ip", *where, "link", "set", link.name, *words]
-    )
+    if wanted:
+        ipr.link("set", index=link.index, **wanted)
+        where = ["-n", namespace] if namespace else []
+        changes.record(
+            f"Set {link.name}: {' '.join(words)}", ["ip", *where, "link", "set", link.name, *words]
+        )
+    # Who comes into a bridge comes without it.
+    if isolated and ("master" in wanted or not link.isolated):
+        ipr.brport("set", index=link.index, isolated=1)
+        command = ["bridge", "link", "set", "dev", link.name, "isolated", "on"]
+        changes.record(f"Kept {link.name} from the other isolated ports of its bridge", command)
 
 
 def ensure_bridge(ipr: IPRoute, name: str, alias: str, mtu: int) -> Link:
@@ -234,8 +255,10 @@ def ensure_tap(ipr: IPRoute, name: str, alias: str, owner_uid: int | None) -> Li
     return link
 
 
-def differences(link: Link, *, alias: str, mtu: int, master: Link | None = None) -> list[str]:
-    """What of a link's mark, MTU, state and bridge is not as it should be."""
+def differences(
+    link: Link, *, alias: str, mtu: int, master: Link | None = None, isolated: bool = False
+) -> list[str]:
+    """What of a link's mark, MTU, state, bridge and isolation there is not as it should be."""
     wrong = []
     if link.alias != alias:
         wrong.append(f"{link.name} has the alias {link.alias!r}, not {alias!r}")
@@ -245,6 +268,8 @@ def differences(link: Link, *, alias: str, mtu: int, master: Link | None = None)
         wrong.append(f"{link.name} is down")
     if master is not None and link.master != master.index:
         wrong.append(f"{link.name} is not in the bridge {master.name}")
+    elif isolated and not link.isolated:
+        wrong.append(f"{link.name} is not isolated from other such ports of its bridge")
     return wrong
 
 
@@ -266,5 +291,9 @@ def _link(message: nlmsg) -> Link:
         master=message.get("master"),
         up=bool(message["flags"] & _FLAG_UP),
         carrier=bool(message.get("carrier")),
-        details=dict(details["attrs"]) if details else {},
+        isolated=bool(
+            message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_ISOLATED")
+        ),
+        # Of kinds that pyroute2 does not know (an erspan0 comes with ip_gre) they are text.
+        details=dict(details["attrs"]) if isinstance(details, dict) else {},
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextvars
 import ctypes
+import errno
 import fcntl
 import os
 import threading
@@ -192,19 +193,25 @@ def _registry() -> Iterator[None]:
     handle = os.open(_RUN, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if not _is_mounted():
-            run = os.fsencode(_RUN)
-            _check(_libc.mount(run, run, b"none", _MS_BIND | _MS_REC, None), "bind mount")
-            _check(_libc.mount(b"", run, b"none", _MS_SHARED | _MS_REC, None), "shared mount")
+        _share()
         yield
     finally:
         os.close(handle)
 
 
-def _is_mounted() -> bool:
-    points = {"/run/netns", "/var/run/netns"}
-    with Path("/proc/self/mountinfo").open() as mounts:
-        return any(line.split()[4] in points for line in mounts)
+def _share() -> None:
+    """Make /run/netns a shared mount of its own, as iproute2 does: the kernel says if it is not.
+
+    /proc/self/mountinfo would not say: it also tells of a mount that another one covers.
+    """
+    run = os.fsencode(_RUN)
+    shared = (b"", run, b"none", _MS_SHARED | _MS_REC, None)
+    if _libc.mount(*shared) == 0:
+        return
+    # EINVAL: no mount point.
+    _check(ctypes.get_errno() != errno.EINVAL, "shared mount")
+    _check(_libc.mount(run, run, b"none", _MS_BIND | _MS_REC, None), "bind mount")
+    _check(_libc.mount(*shared), "shared mount")
 
 
 def _enter(namespace: str) -> None:

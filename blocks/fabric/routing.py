@@ -71,16 +71,13 @@ class Routing:
             InvalidRequest: One of its routes leads nowhere.
         """
         with self._site.locked(router.id):
-            self._realize(read() if read else router)
+            self._realize_or_remove(read() if read else router)
 
     def follow(self, router_id: str, read: Read) -> None:
         """Make a router be as it is recorded; one without legs and gateway is removed."""
         with self._site.locked(router_id):
             router = read()
-            if router.legs or router.gateway:
-                self._realize(router)
-            else:
-                self._remove(router_id)
+            self._realize_or_remove(router)
             if router.gateway:
                 self._connect(router)
 
@@ -152,6 +149,12 @@ class Routing:
             return wrong + table_differences(self._table(), chains, maps)
 
         return with_links(namespace, look)
+
+    def _realize_or_remove(self, router: Router) -> None:
+        if router.legs or router.gateway:
+            self._realize(router)
+        else:
+            self._remove(router.id)
 
     def _realize(self, router: Router) -> None:
         namespace = marks.router_namespace(router.id)

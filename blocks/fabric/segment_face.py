@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
+from blocks.fabric.dhcp import Dhcp
 from blocks.fabric.firewall import Firewall
+from blocks.fabric.metadata import Metadata
 from blocks.fabric.segments import Segments
+from blocks.fabric.site import Site
 from blocks.resources import Network, NetworkDriver, NetworkType
 
 
 class SegmentFace:
     """Segments on this host: what it can do, made, compared and removed."""
 
+    _site: Site
     _segments: Segments
+    _dhcp: Dhcp
+    _metadata: Metadata
     _firewall: Firewall
 
     def check(self, network: Network) -> None:
@@ -55,7 +61,8 @@ class SegmentFace:
             Unsupported: Open vSwitch's userspace datapath does not hold `local`.
             HostFault: There are peers and no `local`; or Open vSwitch does not answer.
         """
-        self._segments.realize(network, peers, local)
+        with self._site.locked(_presence(network)):
+            self._segments.realize(network, peers, local)
 
     def remove_segment(self, network: Network) -> bool:
         """Remove a network's bridge and tunnel, unless something is plugged into it.
@@ -67,6 +74,25 @@ class SegmentFace:
         if gone:
             self._firewall.forget_network(network)
         return gone
+
+    def leave_network(self, network: Network, unused: Callable[[], bool]) -> bool:
+        """Remove all of a network from this host, which does not anchor it, if nobody uses it.
+
+        Args:
+            network: The network.
+            unused: Whether nothing that is recorded needs it here. Asked when no other
+                process can realize the segment, so that whoever records a port first and
+                realizes the segment then does not lose it.
+
+        Returns:
+            Whether it is gone.
+        """
+        with self._site.locked(_presence(network)):
+            if not unused():
+                return False
+            self._metadata.stop(network)
+            self._dhcp.stop(network)
+            return self.remove_segment(network)
 
     def segment_differences(
         self,
@@ -86,3 +112,8 @@ class SegmentFace:
     def segment_bridge(self, network: Network) -> str:
         """The name of the bridge that the network's taps are in."""
         return self._segments.bridge(network)
+
+
+def _presence(network: Network) -> str:
+    """The lock of whoever decides whether a network is on this host."""
+    return f"{network.id}.presence"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -40,14 +40,29 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _refuse_ipv6_pool(value: object) -> object:
+    """Say so where a pool's first or last address is one of IPv6."""
+    for end in str(value).split("-"):
+        _refuse_ipv6(end.strip())
+    return value
+
+
+def _refuse_icmpv6(value: object) -> object:
+    """Say so where ICMP for IPv6 is meant, by the names that Neutron takes."""
+    if str(value).lower() in ("icmpv6", "ipv6-icmp"):
+        raise ValueError(f"{NO_IPV6}; `icmp` is for IPv4")
+    return value
+
+
 Address = Annotated[IPv4Address, BeforeValidator(_refuse_ipv6)]
 #: An IPv4 network without host bits.
 Cidr = Annotated[IPv4Network, BeforeValidator(_refuse_host_bits), BeforeValidator(_refuse_ipv6)]
 #: A subnet's CIDR as it was typed: what is wrong with it is told with what may be meant.
 CidrText = Annotated[str, Field(max_length=64), BeforeValidator(_refuse_ipv6)]
-Pools = Annotated[
-    tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=16), BeforeValidator(_listed)
-]
+_PoolText = Annotated[str, Field(max_length=80), BeforeValidator(_refuse_ipv6_pool)]
+Pools = Annotated[tuple[_PoolText, ...], Field(max_length=16), BeforeValidator(_listed)]
+#: What a security group's rule may be about.
+Protocol = Annotated[Literal["tcp", "udp", "icmp"], BeforeValidator(_refuse_icmpv6)]
 
 
 class RouteForm(Form):

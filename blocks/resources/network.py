@@ -65,7 +65,7 @@ class Network(Resource):
 
 
 class Route(Resource):
-    """A static route: of a router, or one that DHCP tells the guests (Neutron's host routes)."""
+    """A static route: of a router, or one that the guests are told (Neutron's host routes)."""
 
     destination: IPv4Network
     nexthop: IPv4Address
@@ -85,7 +85,8 @@ class Subnet(Resource):
         dhcp_address: Where its DHCP server answers (an address of the pool, held by the
             network's DHCP port); none without DHCP.
         lease_s: The DHCP lease's length in seconds.
-        host_routes: What DHCP tells the guests besides the default route (option 121).
+        host_routes: What the guests are told besides the default route: by DHCP's option 121,
+            without DHCP by the config drive.
     """
 
     id: str
@@ -161,6 +162,7 @@ class FloatingIp(Resource):
         port_id: The guest's port; None where it is not attached.
         fixed_address: The port's address that it leads to.
         router_id: The router that translates it.
+        former_router_id: The one that did so before, as long as it has not been made to forget it.
     """
 
     id: str
@@ -170,6 +172,7 @@ class FloatingIp(Resource):
     port_id: str | None = None
     fixed_address: IPv4Address | None = None
     router_id: str | None = None
+    former_router_id: str | None = None
 
 
 class Router(Resource):

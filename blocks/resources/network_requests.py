@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from blocks.resources.address_forms import Address, Cidr, CidrText, Pools, RouteForm
+from blocks.resources.address_forms import Address, Cidr, CidrText, Pools, Protocol, RouteForm
 from blocks.resources.base import ResourceName
 from blocks.resources.form import CredentialsName, Form
 
@@ -82,7 +82,8 @@ class NetworkRequest(Form):
         default=(),
         max_length=20,
         title="Host routes",
-        description="What DHCP tells the guests besides the default route.",
+        description="What the guests are told besides the default route, by DHCP or, without "
+        "it, by their config drive.",
     )
     dhcp: bool = Field(
         default=True, title="DHCP", description="Whether guests get their addresses by DHCP."
@@ -210,9 +211,7 @@ class SecurityGroupRequest(Form):
     direction: Literal["ingress", "egress"] = Field(
         default="ingress", title="Direction", description="Into the guest, or out of it."
     )
-    protocol: Literal["tcp", "udp", "icmp"] | None = Field(
-        default=None, title="Protocol", description="Empty: all."
-    )
+    protocol: Protocol | None = Field(default=None, title="Protocol", description="Empty: all.")
     port_min: int | None = Field(
         default=None,
         ge=1,

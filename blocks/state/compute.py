@@ -93,6 +93,12 @@ class Hosts:
             rows = session.scalars(select(HostRow).order_by(HostRow.name)).all()
             return [self._model(session, row) for row in rows]
 
+    def underlay_ip(self, name: str) -> IPv4Address | None:
+        """Where a host's tunnels end, as it reported; None where it has none, or never did."""
+        with self._database.read() as session:
+            row = session.get(HostRow, name)
+        return IPv4Address(row.underlay_ip) if row is not None and row.underlay_ip else None
+
     def count_failure(self, name: str, *, failed: bool) -> None:
         """Count a build that failed on a host, or forget the count after one that did not."""
         with self._database.write() as session:

@@ -134,7 +134,8 @@ class FloatingIps:
         Raises:
             InvalidRequest: That is no guest's port, or the address is not the port's.
             NotFound: The port is not there, or another tenant's.
-            Conflict: No router leads from there to it, or another floating IP does already.
+            Conflict: No router leads from there to it, or another floating IP does already;
+                or a router that had it before has not forgotten it yet.
         """
         with self._database.write() as session:
             row = _row(session, identifier)
@@ -156,16 +157,29 @@ class FloatingIps:
                     f"{theirs} leads to {fixed} already",
                     hint=f"`fifty floating-ip detach {theirs}` first",
                 )
+            _leave(row, router_id)
             row.port_id, row.fixed_address, row.router_id = port.id, int(fixed), router_id
             return True
 
     def detach(self, identifier: str) -> bool:
-        """Let a floating IP lead nowhere; False where it does so already."""
+        """Let a floating IP lead nowhere; False where it does so already.
+
+        Raises:
+            Conflict: A router that had it before has not forgotten it yet.
+        """
         with self._database.write() as session:
             row = _row(session, identifier)
             changed = (row.port_id, row.router_id) != (None, None)
+            _leave(row, None)
             row.port_id = row.fixed_address = row.router_id = None
             return changed
+
+    def forgotten(self, identifier: str, router_id: str) -> None:
+        """Note that a router that had it before has forgotten it."""
+        with self._database.write() as session:
+            row = session.get(FloatingIpRow, identifier)
+            if row is not None and row.former_router_id == router_id:
+                row.former_router_id = None
 
 
 def floating_ip_model(session: Session, row: FloatingIpRow) -> FloatingIp:
@@ -181,7 +195,17 @@ def floating_ip_model(session: Session, row: FloatingIpRow) -> FloatingIp:
         port_id=row.port_id,
         fixed_address=IPv4Address(row.fixed_address) if attached and row.fixed_address else None,
         router_id=row.router_id if attached else None,
+        former_router_id=row.former_router_id,
     )
+
+
+def _leave(row: FloatingIpRow, router_id: str | None) -> None:
+    """Note which router has to forget it, when it goes to another one, or to none."""
+    if row.router_id in (None, router_id):
+        return
+    if row.former_router_id not in (None, row.router_id):
+        raise Conflict("the floating IP is being moved already", hint="try again")
+    row.former_router_id = row.router_id
 
 
 def _row(session: Session, identifier: str) -> FloatingIpRow:

@@ -34,8 +34,8 @@ class SecurityGroups:
     def ensure_default(self, tenant_id: str) -> str:
         """Make a tenant's default group, or find it.
 
-        As Neutron's, it lets everything out, and in what comes from the same group; unlike
-        it, also SSH and ping from anyone, so that a first VM can be logged in to.
+        As Neutron's, it lets everything out, and in only what comes from the same group
+        (`neutron.db.securitygroups_db.SecurityGroupDbMixin._ensure_default_security_group`).
 
         Returns:
             Its id.
@@ -56,8 +56,6 @@ class SecurityGroups:
                 for rule in (
                     {"direction": "egress"},
                     {"direction": "ingress", "remote_group_id": group.id},
-                    {"direction": "ingress", "protocol": "tcp", "port_min": 22, "port_max": 22},
-                    {"direction": "ingress", "protocol": "icmp"},
                 )
             )
             return group.id

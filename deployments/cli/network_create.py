@@ -47,7 +47,7 @@ def create(
         gateway: Its gateway's address (default: the first one).
         dns: A name server for its guests; can be given several times.
         pool: FIRST-LAST, addresses that may be given out (default: all); several times.
-        host_route: CIDR=ADDRESS, a route that DHCP tells the guests; several times.
+        host_route: CIDR=ADDRESS, a route that the guests are told; several times.
         no_dhcp: No DHCP server.
         external: A network outside, for routers' gateways; admins only.
         outside: What an external network leads to (default: closed).

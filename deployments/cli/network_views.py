@@ -35,7 +35,7 @@ def check(scope: Scope, networks: Sequence[Network], *, json: bool) -> int:
     """
     require_root("a look into the networks' namespaces")
     here = settings()
-    fabric = NetworkFabric(here.networks, scope.store.site, here.host)
+    fabric = NetworkFabric(here.networks, scope.store.site, here.host, here.openvswitch_directory)
     found = [(one, network_drift(one, scope.store, fabric, here)) for one in networks]
     clean = not any(drift.lines for _network, drift in found)
     if json:

@@ -68,6 +68,10 @@ def _login(store: StateStore, instance: Instance, identity: Path | None) -> list
             f"the VM {instance.name!r} is {instance.status} and has no address",
             hint=f"`fifty vm steps {instance.name}` shows how far it is",
         )
+    if instance.host not in (None, store.host):
+        raise Conflict(
+            f"the VM {instance.name!r} is on the host {instance.host}", hint="log in on that host"
+        )
     private = identity if identity is not None else _private_key(store, instance)
     options = ["-i", str(private)] if private else []
     return login_command(

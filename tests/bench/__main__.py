@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from tests import sessions
-from tests.bench import boot, engine, listing, service
+from tests.bench import boot, engine, listing, networks, service, throughput
 from tests.bench.figures import Figure, say, table
 from tests.bench.site import site
 
 MISSED = 3
-NAMES = ("list", "engine", "micro", "service")
+NAMES = ("list", "engine", "micro", "service", "throughput", "ports", "networks")
 
 
 def main() -> int:
@@ -47,6 +47,12 @@ def _measure(directory: Path, port: int, names: list[str], runs: int) -> list[Fi
     figures: list[Figure] = []
     if "list" in names:
         figures += listing.measure(directory, runs)
+    if "throughput" in names:
+        figures += throughput.measure(directory, runs)
+    if "ports" in names:
+        figures += networks.measure_ports(directory, runs)
+    if "networks" in names:
+        figures += networks.measure_networks(directory, runs)
     if {"engine", "micro", "service"} & set(names):
         with site(directory, port) as cloud:
             if "engine" in names:

@@ -40,7 +40,7 @@ nft list tables
 sed 's/^/mount /' /proc/self/mountinfo | cut -d' ' -f1,6
 ps -e --format ppid=,args= --cols 300 | sed "/^ *$$ /d;s/^ *[0-9]* /process /"
 stat -c '%n %U:%G %a' /dev/kvm
-ls -d /run/fifty /run/netns/* "$FIFTY_HOME" 2>/dev/null
+ls -d /run/fifty* /run/netns/* "$FIFTY_HOME" 2>/dev/null
 losetup --list --noheadings | grep --fixed-strings "$FIFTY_HOME"
 """
 

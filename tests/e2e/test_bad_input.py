@@ -93,7 +93,7 @@ VMS: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]] = (
     ("unknown field", {"colour": "red"}, ["colour:"]),
     ("unknown nested field", {"inject": [{"path": "/a", "content_base64": "", "o": 1}]}, ["o:"]),
     ("quota exceeded", {"volumes": [16384]}, ["gigabytes"]),
-    ("floating IP", {"floating": True}, ["floating"]),
+    ("floating IP without a router", {"floating": True, "networks": ["twin"]}, ["no router leads"]),
     ("unknown policy", {"on_failure": "shrug"}, ["on_failure:"]),
     ("host that is not there", {"host": "elsewhere"}, ["elsewhere"]),
     ("zone that is not there", {"zone": "mars"}, ["mars"]),

@@ -122,13 +122,14 @@ class Guest:
         if gateway:
             ip("-n", self.namespace, "route", "replace", "default", "via", str(gateway))
 
-    def send(self, frame: bytes) -> None:
-        """Send a frame as it is."""
+    def send(self, *frames: bytes) -> None:
+        """Send frames as they are."""
 
         def inside() -> None:
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
                 raw.bind(("eth0", 0))
-                raw.send(frame)
+                for frame in frames:
+                    raw.send(frame)
 
         run_in(self.namespace, inside)
 

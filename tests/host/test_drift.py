@@ -136,7 +136,7 @@ BREAKS: dict[str, tuple[Callable[[Scene], object], str]] = {
         "reservation",
     ),
     "the metadata server is dead": (lambda s: s.kill("metadata/server.pid"), "metadata server"),
-    "the rules": (_nft_table, ""),
+    "the rules": (_nft_table, "with the rules of all ports, is not there"),
 }
 
 
@@ -166,6 +166,33 @@ def test_a_guest_that_nobody_runs(scene: Scene) -> None:
     token = store.leases.acquire(build.id, "test")
     assert scene.drift() == Drift(network=(), under_way=("web",))
     store.leases.release(build.id, token)
+
+
+def test_a_member_that_comes_is_no_difference_until_it_is_there(scene: Scene) -> None:
+    """A VM that is being built is in its group before the others' rules let it in."""
+    store, filled = scene.filled.store, scene.filled
+    group = store.groups.ensure_default(filled.tenant)
+    store.ports.bind(scene.binding.port.id, "here", (group,))
+    scene.realize()
+    assert scene.drift() == Drift(network=())
+    new = filled.add_vm("new", address="10.0.0.8")
+    [port] = store.ports.of_device(new.id)
+    store.ports.bind(port.id, "elsewhere", (group,))
+    assert scene.drift() == Drift(network=(), under_way=("web",))
+    # What has nothing to do with it is told all the same.
+    ip("link", "set", scene.tap, "mtu", "1300")
+    lines = scene.drift().lines
+    assert any("1300" in line for line in lines)
+    assert not any("ingress-" in line for line in lines)
+    scene.realize()
+    # The control: one that is there, and the rules do not know it.
+    later = filled.add_vm("later", address="10.0.0.9")
+    [port] = store.ports.of_device(later.id)
+    store.ports.bind(port.id, "elsewhere", (group,))
+    for build in (new, later):
+        store.builds.update(build.id, state="complete")
+    [line] = scene.drift().lines
+    assert f"ingress-{scene.binding.port.id}" in line
 
 
 def test_another_hosts_network_is_not_looked_at_here(scene: Scene) -> None:

@@ -11,7 +11,18 @@ import pytest
 from blocks import changes
 from blocks.fabric import connections
 from blocks.resources import FirewallRule
-from tests.host.fabric_lab import ANY_EGRESS, ETH_P_IP, Guest, Lab, Net, Wire, ethernet, lab_at, udp
+from tests.host.fabric_lab import (
+    ANY_EGRESS,
+    ETH_P_IP,
+    Guest,
+    Lab,
+    Net,
+    Wire,
+    ethernet,
+    lab_at,
+    udp,
+    wait_for,
+)
 from tests.host.fabric_talks import talk
 
 pytestmark = pytest.mark.host
@@ -117,22 +128,15 @@ def test_what_was_killed_before_it_cut_cuts_when_it_is_repeated(
 
 def test_a_thousand_connections_are_cut_in_one_go(lab: Lab, net: Net) -> None:
     client, server = guest(lab, net, 11, *OPEN), guest(lab, net, 12, *OPEN)
-    wire = Wire(server.namespace, "eth0")
-
-    def say(port: int, word: bytes) -> None:
-        packet = udp(client.address, server.address, 4000, port, word)
-        client.send(ethernet(server.mac, client.mac, ETH_P_IP, packet))
-
-    for port in range(1, 1001):
-        say(10000 + port, b"open" if port < 1000 else b"last")
-    wire.until(b"last")
-    wire.close()
+    packets = [udp(client.address, server.address, 4000, 10000 + n, b"open") for n in range(1000)]
+    frames = [ethernet(server.mac, client.mac, ETH_P_IP, packet) for packet in packets]
+    client.send(*frames)
     zone = net.network.zone
 
     def open_ones() -> int:
         return len(connections.tracked(zone, {server.address}))
 
-    assert open_ones() == 1000
+    wait_for("the packets to be seen", lambda: open_ones() == 1000)
     again(lab, server, ANY_EGRESS, ingress("udp", 10001))
     assert open_ones() == 1
 

@@ -1,9 +1,10 @@
-"""A real guest (QEMU, the micro image) on one host, its network's DHCP on another, GRE between."""
+"""A real guest (QEMU, the micro image) on one host, another host of its network, GRE between."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from blocks.resources import NetworkDriver, NetworkType
 from tests import sessions
 from tests.host.fabric_lab import wait_for
 from tests.host.image_guest import Guest, config_drive
-from tests.host.underlay_lab import ANYONE, Host, Tcpdump, Transport, underlay_at
+from tests.host.underlay_lab import ANYONE, Host, Tcpdump, Transport, shout, underlay_at
 
 pytestmark = [pytest.mark.host, pytest.mark.e2e, pytest.mark.slow]
 
@@ -35,7 +36,7 @@ def hosts(tmp_path: Path, session_directory: Path) -> Iterator[list[Host]]:
         yield [underlay.join(vswitch=True) for _ in range(2)]
 
 
-def test_a_guest_far_from_its_dhcp_server(
+def test_a_guest_and_another_host_of_its_network(
     hosts: list[Host], image: tuple[ImageStore, BuiltImage], tmp_path: Path
 ) -> None:
     near, far = hosts
@@ -45,10 +46,11 @@ def test_a_guest_far_from_its_dhcp_server(
     lab_net.network = network
     for host in hosts:
         host.realize(lab_net, hosts)
-    near.run(lambda: near.lab.fabric.serve_dhcp(network, lab_net.subnet, lab_net.dhcp_port))
+        serve = partial(host.lab.fabric.serve_dhcp, network, lab_net.subnet, lab_net.dhcp_port)
+        host.run(serve)
 
     binding = far.lab.binding(lab_net, 12, ANYONE, name="hello")
-    near.run(lambda: near.lab.fabric.reserve(binding))
+    far.run(lambda: far.lab.fabric.reserve(binding))
     far.run(lambda: far.lab.fabric.plug(binding, None))
     far.run(lambda: far.lab.fabric.protect(binding))
     tap, mac = binding.port.tap, binding.port.mac
@@ -64,13 +66,14 @@ def test_a_guest_far_from_its_dhcp_server(
     twin_net.network = twin_net.network.model_copy(update={"driver": GRE.driver})
     for host in hosts:
         host.realize(twin_net, hosts)
-    stranger = near.guest(twin_net, 11)
+    stranger, control = near.guest(twin_net, 11), far.guest(twin_net, 13)
     with far.run(
         lambda: Guest(store, built, tmp_path / "vm", drive, disk_gib=1, tap=(tap, mac))
     ) as guest:
         guest.wait_until_ready()
-        lease = near.run(lambda: near.lab.fabric.lease(binding.port))
-        assert lease is not None
+        # From the server of its own host.
+        assert far.run(lambda: far.lab.fabric.lease(binding.port)) is not None
+        assert near.run(lambda: near.lab.fabric.lease(binding.port)) is None
         address = binding.port.addresses[0].address
         wait_for("the guest answers", lambda: asker.pings(address), BOOT_S)
         wire.until(GRE.shows.format(77))
@@ -86,5 +89,12 @@ def test_a_guest_far_from_its_dhcp_server(
         assert read.stdout.count("x") == _MUCH
         assert read.stdout.rpartition("x")[2].strip() == str(GRE.mtu)
         # The stranger's network has the same addresses, and nobody at this one.
+        heard = Tcpdump(far.namespace, tap, "udp", "port", "9")
         assert not stranger.pings(address, 2)
+        shout(stranger, b"of the other network")
+        assert stranger.pings(control.address, 3)
+        shout(asker, b"of its own network")
+        said = heard.until(asker.mac)
+        assert stranger.mac not in said
+        heard.close()
     wire.close()

@@ -10,28 +10,41 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from blocks.errors import HostFault, NotFound, Unsupported
-from blocks.fabric import run_in
-from blocks.fabric.segments import Vswitch
+from blocks.fabric import kernel, run_in
+from blocks.fabric.segments import Vswitch, segment_mtu
 from blocks.resources import NetworkDriver, NetworkType
 from deployments import ovs_daemons, processes
 from tests import sessions
-from tests.host.fabric_lab import ETH_P_ARP, ETH_P_IP, Guest, Wire, arp, ethernet, ip, udp, wait_for
-from tests.host.underlay_lab import OPERATORS, UPLINK, Tcpdump, Transport, Underlay, underlay_at
+from tests.host.fabric_lab import ETH_P_ARP, Guest, Wire, arp, ethernet, ip, wait_for
+from tests.host.underlay_lab import (
+    BROADCAST,
+    OPERATORS,
+    UPLINK,
+    Tcpdump,
+    Transport,
+    Underlay,
+    shout,
+    underlay_at,
+)
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-BROADCAST = "ff:ff:ff:ff:ff:ff"
 VXLAN = Transport(NetworkType.VXLAN, NetworkDriver.LINUXBRIDGE, "vni {}\n", 1450)
 OVS_VXLAN = Transport(NetworkType.VXLAN, NetworkDriver.OPENVSWITCH, "vni {}\n", 1450)
 OVS_GRE = Transport(NetworkType.GRE, NetworkDriver.OPENVSWITCH, "key=0x{:x},", 1458)
 OVS_VLAN = Transport(NetworkType.VLAN, NetworkDriver.OPENVSWITCH, "vlan {},", 1500)
-ALL = [VXLAN, OVS_VXLAN, OVS_GRE, OVS_VLAN]
-TUNNELS = [VXLAN, OVS_VXLAN, OVS_GRE]
+#: These two are modules of stock kernels (`tests/stock_kernel`).
+GRE = Transport(NetworkType.GRE, NetworkDriver.LINUXBRIDGE, "key=0x{:x},", 1458)
+VLAN = Transport(NetworkType.VLAN, NetworkDriver.LINUXBRIDGE, "vlan {},", 1500)
+TUNNELS = [VXLAN, GRE, OVS_VXLAN, OVS_GRE]
+ALL = [*TUNNELS, VLAN, OVS_VLAN]
 BULK = 3_000_000
 
 
@@ -46,10 +59,14 @@ def mac_in(guest: Guest, frames: list[bytes]) -> bool:
     return any(bytes.fromhex(guest.mac.replace(":", "")) in frame for frame in frames)
 
 
-def shout(guest: Guest, text: bytes) -> None:
-    """Send a broadcast that only this text tells from others."""
-    payload = udp(guest.address, "255.255.255.255", 9, 9, text)
-    guest.send(ethernet(BROADCAST, guest.mac, ETH_P_IP, payload))
+@pytest.fixture
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """One that this kernel has."""
+    wanted: Transport = request.param
+    kind = {"gre": "gretap"}.get(wanted.kind, wanted.kind.value)
+    if not wanted.by_vswitch and not kernel.knows_link_kind(kind):
+        pytest.skip(f"this kernel has no {kind} devices")
+    return wanted
 
 
 def sends_much(sender: Guest, receiver: Guest) -> int:
@@ -77,7 +94,7 @@ def sends_much(sender: Guest, receiver: Guest) -> int:
     return arrived
 
 
-@pytest.mark.parametrize("transport", ALL, ids=lambda transport: transport.name)
+@pytest.mark.parametrize("transport", ALL, indirect=True, ids=lambda one: one.name)
 def test_guests_of_one_network_talk_and_anothers_do_not_hear(
     underlay: Underlay, transport: Transport
 ) -> None:
@@ -116,7 +133,7 @@ def test_guests_of_one_network_talk_and_anothers_do_not_hear(
     assert [host.differences(net, hosts) for host in hosts for net in nets] == [[]] * 4
 
 
-@pytest.mark.parametrize("transport", TUNNELS, ids=lambda transport: transport.name)
+@pytest.mark.parametrize("transport", TUNNELS, indirect=True, ids=lambda one: one.name)
 def test_three_hosts_hear_each_broadcast_once(underlay: Underlay, transport: Transport) -> None:
     """Every host has a tunnel to each other one, and no frame goes round among them."""
     hosts = [underlay.join(vswitch=transport.by_vswitch) for _ in range(3)]
@@ -135,7 +152,7 @@ def test_three_hosts_hear_each_broadcast_once(underlay: Underlay, transport: Tra
         wire.close()
 
 
-@pytest.mark.parametrize("transport", TUNNELS, ids=lambda transport: transport.name)
+@pytest.mark.parametrize("transport", TUNNELS, indirect=True, ids=lambda one: one.name)
 def test_hosts_come_and_go(underlay: Underlay, transport: Transport) -> None:
     hosts = [underlay.join(vswitch=transport.by_vswitch) for _ in range(3)]
     net = underlay.net(transport, 5)
@@ -156,11 +173,34 @@ def test_hosts_come_and_go(underlay: Underlay, transport: Transport) -> None:
     assert guests[0].pings(guests[2].address, 3)
     assert first.differences(net, [first, third]) == []
 
+    # The userspace datapath loses packets as long as it asks where a host is.
+    assert guests[2].pings(guests[1].address, 5)
     wire = Wire(guests[1].namespace, "eth0")
     shout(guests[0], b"not to the second")
     shout(guests[2], b"from the third")
     assert not any(b"not to the second" in frame for frame in wire.until(b"from the third"))
     wire.close()
+
+
+def test_the_mtu_is_what_the_underlay_leaves(underlay: Underlay) -> None:
+    hosts = [underlay.join(vswitch=False) for _ in range(2)]
+    for host in hosts:
+        ip("-n", host.namespace, "link", "set", UPLINK, "mtu", "1400")
+    first, second = hosts
+    mtu = first.run(lambda: segment_mtu(NetworkType.VXLAN, first.address))
+    assert mtu == 1350
+    with pytest.raises(NotFound, match=r"192\.0\.2\.99"):
+        first.run(lambda: segment_mtu(NetworkType.VXLAN, IPv4Address("192.0.2.99")))
+    net = underlay.net(replace(VXLAN, mtu=mtu), 5)
+    for host in hosts:
+        host.realize(net, hosts)
+    here, there = first.guest(net, 11), second.guest(net, 12)
+    ping = ["ping", "-n", "-M", "do", "-c", "1", "-W", "3", str(there.address), "-s"]
+    assert here.run(*ping, str(mtu - 28)).returncode == 0
+    # The control: more than that does not get through, whatever the guest believes.
+    ip("-n", here.namespace, "link", "set", "eth0", "mtu", "1500")
+    assert here.run(*ping, str(mtu - 27)).returncode != 0
+    assert here.run(*ping, str(mtu - 28)).returncode == 0
 
 
 def test_a_restart_of_vswitchd_loses_nothing(underlay: Underlay) -> None:
@@ -209,7 +249,7 @@ def test_the_userspace_datapath_needs_the_underlay_address(underlay: Underlay) -
     fabric = host.lab.fabric
     with pytest.raises(NotFound, match=r"192\.0\.2\.1"):
         host.run(lambda: fabric.realize_segment(net.network, [peer], host.address))
-    host.says("ip", "link", "add", "elsewhere", "type", "dummy")
+    host.says("ip", "link", "add", "elsewhere", "type", "veth", "peer", "name", "its-end")
     host.says("ip", "address", "add", f"{host.address}/24", "dev", "elsewhere")
     with pytest.raises(Unsupported, match="elsewhere"):
         host.run(lambda: fabric.realize_segment(net.network, [peer], host.address))

@@ -18,16 +18,28 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
 
-from blocks.fabric import NetworkFabric, run_in
-from blocks.resources import FirewallRule, NetworkDriver, NetworkType
+from blocks.fabric import NetworkFabric, kernel, run_in
+from blocks.resources import FirewallRule, NetworkDriver, NetworkType, PortBinding
 from deployments import ovs_daemons
-from tests.host.fabric_lab import ANY_EGRESS, PATIENCE_S, Guest, Lab, Net, ip
+from tests.host.fabric_lab import (
+    ANY_EGRESS,
+    ETH_P_IP,
+    PATIENCE_S,
+    Guest,
+    Lab,
+    Net,
+    ethernet,
+    ip,
+    udp,
+)
+from tests.host.own_mounts import OwnMounts
 
 ANYONE = (ANY_EGRESS, FirewallRule(direction="ingress"))
 #: The bridge of Open vSwitch that an operator makes: it holds the interface to the switch.
 OPERATORS = "br-under"
 #: The host's interface to the switch.
 UPLINK = "under0"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 T = TypeVar("T")
 
@@ -66,6 +78,7 @@ class Host:
     directory: Path
     lab: Lab
     ovs: Path
+    mounts: OwnMounts = field(default_factory=OwnMounts)
 
     @property
     def address(self) -> IPv4Address:
@@ -74,7 +87,12 @@ class Host:
 
     def run(self, function: Callable[[], T]) -> T:
         """Do something on this host."""
-        return run_in(self.namespace, function)
+
+        def inside() -> T:
+            self.mounts.enter()
+            return function()
+
+        return run_in(self.namespace, inside)
 
     def says(self, *words: str) -> str:
         """What a program says on this host."""
@@ -101,9 +119,26 @@ class Host:
 
     def guest(self, net: Net, last: int) -> Guest:
         """A guest that everybody may speak to, with its address and the network's MTU."""
-        guest = self.run(lambda: self.lab.guest(net, last, ANYONE))
+        guest = self.cable(self.lab.binding(net, last, ANYONE))
+        self.run(lambda: self.lab.fabric.plug(guest.binding, None))
+        self.run(lambda: self.lab.fabric.protect(guest.binding))
         guest.configure()
-        ip("-n", guest.namespace, "link", "set", "eth0", "mtu", str(net.network.mtu))
+        return guest
+
+    def cable(self, binding: PortBinding) -> Guest:
+        """A guest whose cable has the tap's name, with its network's MTU; it is not plugged in.
+
+        Its namespace is not this host's: everybody finds it by its name.
+        """
+        guest = Guest(binding, f"{self.namespace}g{len(self.lab.guests)}")
+        ip("netns", "add", guest.namespace)
+        self.lab.guests.append(guest)
+        near = [str(binding.port.tap), "type", "veth"]
+        far = ["eth0", "address", guest.mac, "netns", guest.namespace]
+        ip("-n", self.namespace, "link", "add", *near, "peer", "name", *far)
+        ip("-n", guest.namespace, "link", "set", "lo", "up")
+        mtu = str(binding.network.mtu)
+        ip("-n", guest.namespace, "link", "set", "eth0", "up", "mtu", mtu)
         return guest
 
 
@@ -137,6 +172,8 @@ class Underlay:
         ip("-n", self.switch, "link", "add", f"port{number}", "master", "switch", "up", *cable)
         ip("-n", namespace, "link", "set", UPLINK, "up")
         if vswitch:
+            # The userspace datapath's own ports are such; to ask loads the module.
+            assert kernel.knows_link_kind("tun")
             host.run(lambda: ovs_daemons.start(ovs))
             host.vsctl(
                 *("add-br", OPERATORS, "--", "set", "Bridge", OPERATORS, "datapath_type=netdev"),
@@ -161,9 +198,12 @@ class Underlay:
     def close(self) -> None:
         """Remove all of it."""
         for host in self.hosts:
+            for guest in host.lab.guests:
+                ip("netns", "delete", guest.namespace)
             host.run(host.lab.close)
             if host.ovs.is_dir():
                 host.run(partial(ovs_daemons.stop, host.ovs))
+            host.mounts.close()
             ip("netns", "delete", host.namespace)
         ip("netns", "delete", self.switch)
 
@@ -214,3 +254,9 @@ class Tcpdump:
         """End it."""
         self._process.terminate()
         self._process.communicate()
+
+
+def shout(guest: Guest, text: bytes) -> None:
+    """Send a broadcast that only this text tells from others."""
+    payload = udp(guest.address, "255.255.255.255", 9, 9, text)
+    guest.send(ethernet(BROADCAST, guest.mac, ETH_P_IP, payload))

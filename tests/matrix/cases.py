@@ -60,7 +60,7 @@ class Case:
     @property
     def request(self) -> dict[str, object]:
         """What is asked for; a volume, so that every step has something to do."""
-        return {**MICRO, "name": self.vm, "volumes": [1]}
+        return {**MICRO, "name": self.vm, "volumes": [1], "floating": True}
 
 
 def cases_of(step: Step) -> list[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ class Example:
     Attributes:
         kind: Its catalogue's name.
         fields: The request, without the name.
-        makes_router: Whether it makes a router, which its delete leaves to others.
+        makes_router: Whether it makes a router and an external network, which its delete
+            leaves to others.
     """
 
     kind: str
@@ -43,27 +45,35 @@ class Example:
 
     def request(self, name: str) -> dict[str, object]:
         """What is asked for."""
-        router = {"router": name} if self.makes_router else {}
-        return {**self.fields, **router, "name": name}
+        more = _router_and_outside(name) if self.makes_router else {}
+        return {**self.fields, **more, "name": name}
+
+
+def outside_of(name: str) -> str:
+    """What the external network is called that is made with the network of a name."""
+    return f"{name}-outside"
+
+
+def _router_and_outside(name: str) -> dict[str, object]:
+    """A router, and its gateway in an external network with addresses that no other has."""
+    third, fourth = divmod(zlib.crc32(name.encode()) % 2**12, 16)
+    outside = {"name": outside_of(name), "cidr": f"172.30.{third}.{fourth * 16}/28"}
+    return {"router": name, "create_external": outside}
 
 
 #: Of every kind there must be one: `PLANS` is what the tests go by.
 EXAMPLES = {
     example.kind: example
     for example in (
-        Example("vm", {**MICRO, "volumes": [1]}),
-        Example(
-            "network",
-            {"cidr": "10.78.0.0/24", "external_network": "public"},
-            makes_router=True,
-        ),
+        Example("vm", {**MICRO, "volumes": [1], "floating": True}),
+        Example("network", {"cidr": "10.78.0.0/24"}, makes_router=True),
         Example("image", {"recipe": "micro"}),
     )
 }
 
 _CHANCE = (
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
-    (r"\b(brf|vx-|tap|ns-|qr-|qg-)[0-9a-f]{11}\b", r"\1ID"),
+    (r"\b(brf|ovf|qvb|qvo|vx-|tap|ns-|qr-|qg-)[0-9a-f]{11}\b", r"\1ID"),
     (r"\bfifty-[0-9a-f]{8}-", "fifty-ID-"),
     (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "MAC"),
     (r"\b(\d+\.){3}\d+\b", "ADDRESS"),

@@ -16,7 +16,7 @@ import pytest
 from blocks.state import Build, StateStore, StepState
 from flows.plans import PLANS
 from tests.inventory import differences
-from tests.matrix.examples import EXAMPLES, Example, shape
+from tests.matrix.examples import EXAMPLES, Example, outside_of, shape
 from tests.service.served import Served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -42,10 +42,17 @@ def nothing_left(served: Served, example: Example, *names: str) -> Iterator[None
 
 
 def delete_routers(served: Served, names: tuple[str, ...]) -> None:
-    """Delete the routers of these names: who made a router's first network does not own it."""
-    for router in served.cloud.world.store.routers.list():
+    """Delete the routers and external networks that were made with networks of these names.
+
+    Whoever made a router's first network does not own it.
+    """
+    store = served.cloud.world.store
+    for router in store.routers.list():
         if router.name in names:
             served.cloud.fifty("router", "delete", router.id)
+    for network in store.networks.list():
+        if network.name in map(outside_of, names):
+            served.cloud.fifty("network", "delete", network.id)
 
 
 def build_of(served: Served, example: Example, run: str) -> Build:

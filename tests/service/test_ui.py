@@ -29,7 +29,7 @@ FIELDS = [
     *("Name", "Image", "Flavor", "Networks", "Fixed IP", "Volumes", "SSH key", "Security groups"),
     *("User data", "User data from a secret", "Files", "When a step fails"),
     *("When its process is killed", "Host", "Zone", "Same host as", "Other host than"),
-    *("Request id", "Credentials"),
+    *("Floating IP", "Request id", "Credentials"),
 ]
 
 
@@ -86,7 +86,7 @@ def test_the_ui_asks_for_the_password(served: Served) -> None:
 
 
 def test_a_vm_is_made_with_the_form(
-    cloud: Cloud, ui: Pages, titles: list[str], pictures: Path
+    cloud: Cloud, served: Served, ui: Pages, titles: list[str], pictures: Path
 ) -> None:
     ui.custom_run("create-vm")
     assert [title.removesuffix(" (Optional)") for title in ui.titles()] == ["request", *FIELDS]
@@ -128,6 +128,23 @@ def test_a_vm_is_made_with_the_form(
 
     assert cloud.json("vm", "show", "web")["status"] == "ACTIVE"
     assert cloud.ssh("web", "cat /etc/motd").strip() == "hello"
+    _is_drawn(cloud, served, ui, pictures)
+
+
+def _is_drawn(cloud: Cloud, served: Served, ui: Pages, pictures: Path) -> None:
+    """`web` is in the picture of the tenant's networks, which is not drawn twice."""
+    for _twice in range(2):
+        assert served.end_of(served.post("reconcile", {}))["type"] == "COMPLETED"
+    of_web = {port["address"] for port in cloud.json("vm", "show", "web")["addresses"]}
+    wanted = {"artifacts": {"key": {"any_": ["topology-default"]}}}
+    found = ask("POST", "/artifacts/filter", json=wanted)
+    with_web = [one for one in found if all(address in one["data"] for address in of_web)]
+    assert len(with_web) == 1
+    ui.open(f"v2/artifacts/artifact/{with_web[0]['id']}")
+    drawn = ui.page.locator("svg[aria-roledescription=flowchart-v2]")
+    for word in ("outside", "public", "gate", "lab", "side", "web", *of_web):
+        expect(drawn.get_by_text(word).first).to_be_visible()
+    ui.picture(pictures / "topology.png")
 
 
 def test_what_is_wrong_with_a_form_is_told_at_once(cloud: Cloud, ui: Pages) -> None:

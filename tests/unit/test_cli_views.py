@@ -37,6 +37,7 @@ VM_FIELDS = {
 @pytest.fixture(name="filled")
 def _filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Filled]:
     monkeypatch.setenv("FIFTY_HOME", str(tmp_path))
+    monkeypatch.setenv("FIFTY_HOST", "here")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     settings.cache_clear()
     filled = Filled(tmp_path)
@@ -223,6 +224,9 @@ def test_logging_in(filled: Filled, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert run(["vm", "ssh", "early"]) == 1
     assert "has no address" in capsys.readouterr().err
+    filled.store.instances.update(filled.store.instances.find("named").id, host="there")
+    assert run(["vm", "ssh", "named"]) == 1
+    assert "on the host there" in capsys.readouterr().err
 
 
 def test_the_console(filled: Filled, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from blocks.errors import InvalidRequest
-from blocks.fabric import firewall_rules, nft_words
+from blocks.fabric import firewall_rules, nft, nft_words
 from blocks.fabric.firewall_tables import one_table, packet_mark
 from blocks.resources import FirewallRule, FixedIp, Network, Port, PortBinding, PortKind
 
@@ -132,3 +132,8 @@ def test_one_table_knows_ports_by_name_and_networks_by_bridge() -> None:
     assert all(
         chain.priority > -200 for chain in tables.chains() if chain.name in ("leaving", "arriving")
     )
+    # No group says anything of ARP, which this family sees, too.
+    grouped = {chain.name: chain.rules for chain in tables.chains()}
+    for name in ("leaving", "arriving"):
+        [rule] = grouped[name]
+        assert rule.statements[0] == nft.match(nft.field("ether", "type"), "ip")

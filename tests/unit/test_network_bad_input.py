@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -22,10 +23,12 @@ from blocks.resources import (
     NetworkType,
     Pool,
     PortKind,
+    PortRequest,
     Router,
     RouterRequest,
     SecurityGroupRequest,
     Subnet,
+    VmRequest,
 )
 from blocks.state import Caller, StateStore
 from blocks.state.tables import Base
@@ -285,8 +288,12 @@ NETWORKS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.7.0.1"}]}, "10.7.0.1 is not"),
     ({"host_routes": [{"destination": "10.8.0.1/16", "nexthop": "10.9.0.5"}]}, "host bits"),
     (
-        {"dhcp": False, "host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.9.0.5"}]},
-        "to be without",
+        {
+            "type": "flat",
+            "external": True,
+            "host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.9.0.5"}],
+        },
+        "an external network has none",
     ),
     ({"surprise": 1}, "surprise"),
 )
@@ -328,6 +335,7 @@ IPV6: tuple[dict[str, Any], ...] = (
     {"cidr": "fd00:1::/64"},
     {"gateway": "fd00:1::1"},
     {"dns": ["2001:4860:4860::8888"]},
+    {"pool": ["fd00:1::10-fd00:1::20"]},
     {"host_routes": [{"destination": "fd00:2::/64", "nexthop": "10.9.0.5"}]},
     {"router": "new", "create_external": {**_OUT, "cidr": "fd00:1::/64"}},
 )
@@ -339,6 +347,48 @@ def test_ipv6_is_refused_by_name(site: Site, more: dict[str, Any]) -> None:
     error = _refused(site, lambda: _create_network(site, site.admin, form))
     assert isinstance(error, Unsupported)
     assert "IPv6 is not supported" in str(error)
+
+
+IPV6_ELSEWHERE: tuple[tuple[type[BaseModel], dict[str, Any]], ...] = (
+    (VmRequest, {"name": "a", "image": "micro", "networks": ["lab:fd00::1"]}),
+    (VmRequest, {"name": "a", "image": "micro", "networks": ["lab"], "fixed_ip": "fd00::1"}),
+    (PortRequest, {"action": "attach", "name": "a", "network": "lab", "fixed_ip": "fd00::1"}),
+    (FloatingIpRequest, {"action": "attach", "name": "172.24.1.9", "fixed_ip": "fd00::1"}),
+    (
+        RouterRequest,
+        {
+            "action": "set-routes",
+            "name": "r",
+            "routes": [{"destination": "fd00:2::/64", "nexthop": "fd00::1"}],
+        },
+    ),
+    (
+        SecurityGroupRequest,
+        {"action": "add-rule", "name": "g", "direction": "ingress", "remote_cidr": "fd00::/64"},
+    ),
+    (
+        SecurityGroupRequest,
+        {"action": "add-rule", "name": "g", "direction": "ingress", "protocol": "ipv6-icmp"},
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "form"), IPV6_ELSEWHERE, ids=[f"{one.__name__}" for one, _form in IPV6_ELSEWHERE]
+)
+def test_ipv6_is_refused_by_name_elsewhere(model: type[BaseModel], form: dict[str, Any]) -> None:
+    lines = describe_all(model, form)
+    assert lines
+    assert isinstance(refusal("request", lines), Unsupported)
+    # The control: nothing else is wrong with it.
+    plain = json.loads(
+        json.dumps(form)
+        .replace("fd00:2::/64", "10.7.0.0/16")
+        .replace("fd00::/64", "10.7.0.0/16")
+        .replace("fd00::1", "10.0.0.9")
+        .replace("ipv6-icmp", "icmp")
+    )
+    assert describe_all(model, plain) == []
 
 
 _ROUTE = {"destination": "10.7.0.0/16", "nexthop": "10.0.0.20"}

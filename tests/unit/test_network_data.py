@@ -35,7 +35,7 @@ def binding(number: int, *, mtu: int = 1500, **subnet: Any) -> PortBinding:  # n
     )
 
 
-STATIC = {
+STATIC: dict[str, Any] = {
     "dhcp": False,
     "gateway": "10.1.0.1",
     "dns": ["192.0.2.1", "192.0.2.2"],

@@ -29,6 +29,7 @@ from blocks.state import Caller, StateStore
 from tasks.draft import describe_all
 from tasks.network_addresses import planned_subnet
 from tasks.network_request import problems
+from tasks.port_bindings import binding_of
 from tests.unit.test_network_bad_input import Site
 from tests.unit.test_state_migrations import _upgrade
 
@@ -161,6 +162,39 @@ def test_a_rule_reaches_the_ports_of_its_group(site: Site) -> None:
     assert store.groups.remove_rule(site.group, rule.id)
     assert not store.groups.remove_rule(site.group, rule.id)
     assert store.groups.rules_of(port) == before
+
+
+def test_the_default_group_lets_in_its_members_and_nobody_else(site: Site) -> None:
+    groups = site.store.groups
+    group = groups.find(site.mine.tenant_id, "default")
+    assert {(rule.direction, rule.protocol, rule.remote_group_id) for rule in group.rules} == {
+        ("egress", None, None),
+        ("ingress", None, group.id),
+    }
+
+
+def test_the_site_itself_may_log_in_whatever_the_groups_say(site: Site) -> None:
+    """From the DHCP port's address: step 49 asks from there, and `fifty vm ssh`."""
+    store = site.store
+    port = store.ports.get(site.guest(site.mine, site.lab, "10.0.0.60"))
+    assert not binding_of(store, port, "vm").rules
+    own = store.ports.plan(
+        port_id=str(uuid.uuid4()),
+        tenant_id=site.mine.tenant_id,
+        network_id=site.lab.id,
+        kind=PortKind.DHCP,
+        device_id=site.lab.id,
+    )
+    [subnet] = store.networks.subnets(site.lab.id)
+    store.ports.give_address(own.id, subnet.id, IPv4Address("10.0.0.61"))
+    [rule] = binding_of(store, port, "vm").rules
+    assert rule.model_dump(mode="json") == {
+        "direction": "ingress",
+        "protocol": "tcp",
+        "port_min": 22,
+        "port_max": 22,
+        "remotes": ["10.0.0.61/32"],
+    }
 
 
 def test_a_new_group_lets_out_and_not_in(site: Site) -> None:

@@ -119,6 +119,19 @@ def test_the_seeds_network_as_mermaid(filled: Filled) -> None:
     ]
 
 
+def test_of_many_that_are_alike_a_few_are_drawn(filled: Filled) -> None:
+    seed(filled)
+    for number in range(13):
+        filled.add_vm(f"worker-{number:02}", address=f"10.0.0.{100 + number}")
+    drawn = diagram(filled)
+    # With `db` fourteen: two are told in a word. `web` has a floating IP.
+    assert drawn.count(":::vm") == 1 + 12 + 1
+    assert 'n1 --- n1m["and 2 more VMs"]:::vm' in drawn
+    assert '"web"' in drawn
+    assert "10.0.0.112" not in drawn
+    assert "10.0.0.110" in drawn
+
+
 def test_only_what_hangs_together(filled: Filled) -> None:
     """Two networks behind routers of their own hang together by the outside alone: not at all."""
     seed(filled)

@@ -46,7 +46,11 @@ class Ends:
 
 
 class Carrier(Protocol):
-    """A driver: what is in a network's bridge besides its ports, and leads to other hosts."""
+    """A driver: what is in a network's bridge besides its ports, and leads to other hosts.
+
+    What it puts there is isolated from the bridge's other isolated ports: from its other
+    tunnels, and from the DHCP server's leg, for every host answers its own guests (`dhcp`).
+    """
 
     def lacks(self, kind: NetworkType) -> list[Lack]:
         """What this host would need for networks of this type; nothing if it can do them."""

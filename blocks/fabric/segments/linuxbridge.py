@@ -63,14 +63,14 @@ class KernelCarrier:
         match network.type:
             case NetworkType.VXLAN:
                 tunnel = self._vxlan(ipr, network, ends)
-                links.settle(ipr, tunnel, mtu=network.mtu, bridge=bridge)
+                links.settle(ipr, tunnel, mtu=network.mtu, bridge=bridge, isolated=True)
                 if ends is not None:
                     _flood_to(ipr, tunnel, {str(peer) for peer in ends.peers})
             case NetworkType.GRE if ends is not None:
                 self._gretaps(ipr, network, bridge, ends)
             case NetworkType.VLAN:
                 device = self._vlan(ipr, network)
-                links.settle(ipr, device, mtu=network.mtu, bridge=bridge)
+                links.settle(ipr, device, mtu=network.mtu, bridge=bridge, isolated=True)
 
     def remove(self, ipr: IPRoute, network: Network) -> None:
         """Delete the network's devices."""
@@ -153,11 +153,7 @@ class KernelCarrier:
                 gre_ttl=64,
                 gre_pmtudisc=1,
             )
-            links.settle(ipr, device, mtu=network.mtu, bridge=bridge)
-            if not _is_isolated(ipr, device):
-                ipr.brport("set", index=device.index, isolated=1)
-                command = ["bridge", "link", "set", "dev", name, "isolated", "on"]
-                changes.record(f"Kept {name} from handing on to other tunnels", command)
+            links.settle(ipr, device, mtu=network.mtu, bridge=bridge, isolated=True)
 
     def _vlan(self, ipr: IPRoute, network: Network) -> Link:
         interface, vid = interface_of(network), segment_of(network)
@@ -209,11 +205,7 @@ class KernelCarrier:
             wanted = {marks.gretap_name(network.id, peer) for peer in ends.peers}
         wrong = [f"the tunnel {name} leads to no host of the network" for name in there - wanted]
         for name in sorted(wanted):
-            found = self._device_differences(ipr, network, bridge, name, "IFLA_GRE_OKEY")
-            device = links.find(ipr, name)
-            if device is not None and not _is_isolated(ipr, device):
-                found.append(f"the tunnel {name} hands on to the network's other tunnels")
-            wrong += found
+            wrong += self._device_differences(ipr, network, bridge, name, "IFLA_GRE_OKEY")
         return wrong
 
     def _device_differences(
@@ -223,19 +215,13 @@ class KernelCarrier:
         if device is None:
             what = "subinterface" if network.type is NetworkType.VLAN else "tunnel"
             return [f"the {what} {name} is not there"]
-        wrong = links.differences(
-            device, alias=self._alias(network), mtu=network.mtu, master=bridge
-        )
+        alias, mtu = self._alias(network), network.mtu
+        wrong = links.differences(device, alias=alias, mtu=mtu, master=bridge, isolated=True)
         segment = device.details.get(detail)
         if segment != network.segment_id:
             what = "VNI" if network.type is NetworkType.VXLAN else "segment id"
             wrong.append(f"{name} has the {what} {segment}, not {network.segment_id}")
         return wrong
-
-
-def _is_isolated(ipr: IPRoute, link: Link) -> bool:
-    [message] = ipr.get_links(link.index)
-    return bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_ISOLATED"))
 
 
 def _starts_at(tunnel: Link, ends: Ends | None) -> bool:
@@ -269,6 +255,17 @@ def _flood_to(ipr: IPRoute, tunnel: Link, peers: set[str]) -> None:
         command = [*words, "append", _ANYBODY, "dev", tunnel.name, "dst", peer]
         changes.record(f"Added the peer {peer} to {tunnel.name}", command)
     for peer in sorted(there - peers):
-        ipr.fdb("del", ifindex=tunnel.index, lladdr=_ANYBODY, dst=peer)
+        # What was learned of its guests too: they may be behind another host by now.
+        for mac in _learned(ipr, tunnel, peer):
+            ipr.fdb("del", ifindex=tunnel.index, lladdr=mac, dst=peer)
         command = [*words, "delete", _ANYBODY, "dev", tunnel.name, "dst", peer]
         changes.record(f"Took the peer {peer} from {tunnel.name}", command)
+
+
+def _learned(ipr: IPRoute, tunnel: Link, peer: str) -> list[str]:
+    """The addresses that a tunnel sends to a peer, that of everybody among them."""
+    return [
+        entry.get("NDA_LLADDR")
+        for entry in ipr.fdb("dump", ifindex=tunnel.index)
+        if entry.get("NDA_DST") == peer
+    ]

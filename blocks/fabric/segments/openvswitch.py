@@ -173,17 +173,17 @@ class VswitchCarrier:
         namespaces.without_ipv6(inner)
         if finished:
             offloads.finish_packets(outer)
-        links.settle(ipr, link, mtu=network.mtu, bridge=bridge)
+        links.settle(ipr, link, mtu=network.mtu, bridge=bridge, isolated=True)
         links.settle(ipr, other, mtu=network.mtu)
 
     def _cable_differences(self, ipr: IPRoute, network: Network, bridge: Link) -> list[str]:
         outer, inner = (links.find(ipr, name) for name in marks.vswitch_cable_names(network.id))
         if outer is None or inner is None:
             return [f"there is no veth pair from {bridge.name} to Open vSwitch"]
-        alias = self._alias(network)
+        alias, mtu = self._alias(network), network.mtu
         return [
-            *links.differences(outer, alias=alias, mtu=network.mtu, master=bridge),
-            *links.differences(inner, alias=alias, mtu=network.mtu),
+            *links.differences(outer, alias=alias, mtu=mtu, master=bridge, isolated=True),
+            *links.differences(inner, alias=alias, mtu=mtu),
         ]
 
 

@@ -117,6 +117,9 @@ class FloatingIpRow(Base):
     router_id: Mapped[str | None] = mapped_column(
         ForeignKey("routers.id", ondelete="SET NULL"), index=True
     )
+    former_router_id: Mapped[str | None] = mapped_column(
+        ForeignKey("routers.id", ondelete="SET NULL")
+    )
 
 
 class SecurityGroupRow(Base):

@@ -34,9 +34,11 @@ def upgrade() -> None:
         sa.Column("port_id", sa.String(), nullable=True),
         sa.Column("fixed_address", sa.BigInteger(), nullable=True),
         sa.Column("router_id", sa.String(), nullable=True),
+        sa.Column("former_router_id", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(["id"], ["ports.id"], ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["port_id"], ["ports.id"], ondelete="SET NULL"),
         sa.ForeignKeyConstraint(["router_id"], ["routers.id"], ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["former_router_id"], ["routers.id"], ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("port_id", "fixed_address"),
     )

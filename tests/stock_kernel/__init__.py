@@ -1,0 +1,1 @@
+"""Tests that need a kernel of a stock distribution; only run by name."""
