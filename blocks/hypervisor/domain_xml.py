@@ -94,6 +94,20 @@ def compose_interface(spec: InterfaceSpec) -> str:
     return etree.tostring(devices[0], pretty_print=True, encoding="unicode")
 
 
+def describe_source(disk: etree._Element, path: Path, chain: Sequence[BackingFile]) -> None:
+    """Have a qcow2 disk of a domain that is there be another file; nothing else changes.
+
+    Args:
+        disk: Its element.
+        path: The file.
+        chain: The files below it, nearest first.
+    """
+    for old in (*disk.findall("source"), *disk.findall("backingStore")):
+        disk.remove(old)
+    _source(disk, str(path))
+    _chain(disk, chain, None)
+
+
 def _text(parent: etree._Element, tag: str, text: str, **attributes: str) -> None:
     etree.SubElement(parent, tag, attributes).text = text
 
@@ -163,18 +177,22 @@ def _disk(devices: etree._Element, disk: DiskSpec, chain: Sequence[BackingFile])
         driver.set("discard", "unmap")
     _source(element, str(disk.path), disk.secret)
     if disk.format is ImageFormat.QCOW2:
-        below = element
-        for backing in chain:
-            below = etree.SubElement(below, "backingStore", type="file")
-            etree.SubElement(below, "format", type=backing.format.value)
-            _source(below, str(backing.path), disk.secret if backing.encrypted else None)
-        etree.SubElement(below, "backingStore")
+        _chain(element, chain, disk.secret)
     etree.SubElement(element, "target", dev=disk.target, bus=disk.bus)
     if disk.readonly:
         etree.SubElement(element, "readonly")
     if disk.serial:
         _text(element, "serial", disk.serial)
     etree.SubElement(element, "alias", name=disk.alias)
+
+
+def _chain(disk: etree._Element, chain: Sequence[BackingFile], secret: UUID | None) -> None:
+    below = disk
+    for backing in chain:
+        below = etree.SubElement(below, "backingStore", type="file")
+        etree.SubElement(below, "format", type=backing.format.value)
+        _source(below, str(backing.path), secret if backing.encrypted else None)
+    etree.SubElement(below, "backingStore")
 
 
 def _medium(devices: etree._Element, path: Path, number: int) -> None:

@@ -113,6 +113,29 @@ def create_overlay(base: Path, base_format: ImageFormat | str, path: Path) -> li
     return words
 
 
+def commit(overlay: Path) -> list[str]:
+    """Write what a qcow2 overlay holds into the qcow2 below it; the overlay stays as it is.
+
+    Returns:
+        The command.
+    """
+    words = ["qemu-img", "commit", "-q", "-d", "-f", "qcow2", str(overlay)]
+    run(*words, limits=_COPY_LIMITS, timeout_s=_COPY_TIMEOUT_S)
+    return words
+
+
+def rebase_unsafe(overlay: Path, base: Path) -> list[str]:
+    """Have a qcow2 overlay's header name another qcow2, whose content has to be the same.
+
+    Returns:
+        The command.
+    """
+    words = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", str(base), "-F", "qcow2"]
+    words.append(str(overlay))
+    run(*words, limits=INFO_LIMITS)
+    return words
+
+
 def convert(
     source: Path,
     source_format: ImageFormat | str,
