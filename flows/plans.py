@@ -6,14 +6,18 @@ from collections.abc import Mapping
 
 from flows.build_image import image_steps
 from flows.create_network import network_steps
+from flows.create_snapshot import snapshot_steps
 from flows.create_vm import the_fifty
 from flows.edit_image import edit_steps
 from flows.import_image import import_steps
 from flows.install_image import install_steps
+from flows.revert_snapshot import revert_steps
 from tasks.ends import Kind
 from tasks.image_build import IMAGE_KIND
 from tasks.network_build import NETWORK_KIND
 from tasks.run import Plan, Runner
+from tasks.snapshot_revert import REVERT_KIND
+from tasks.snapshot_take import SNAPSHOT_KIND
 from tasks.vm_session import VM_KIND
 
 #: The ways to an image besides a recipe, told by a field that only their requests have.
@@ -35,4 +39,6 @@ PLANS: Mapping[str, tuple[Kind, Plan]] = {
     "vm": (VM_KIND, the_fifty),
     "network": (NETWORK_KIND, network_steps),
     "image": (IMAGE_KIND, steps_to_image),
+    "snapshot": (SNAPSHOT_KIND, snapshot_steps),
+    "revert": (REVERT_KIND, revert_steps),
 }

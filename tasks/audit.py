@@ -9,11 +9,17 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks.ages import Sightings
 from blocks.errors import FiftyError
+from blocks.hypervisor.instance_dirs import LAYER
 from blocks.inventory import Found, HasInventory
 from blocks.world import World
 from tasks.audit_records import Expected, Records, is_there, read_records
 
 _BOOK = "audit.json"
+_UNDO_AGAIN = {
+    "vm": "vm rollback",
+    "snapshot": "vm snapshot delete",
+    "revert": "vm snapshot revert",
+}
 
 
 class Astray(BaseModel):
@@ -174,17 +180,17 @@ def _look(world: World) -> _Look:
 
 def _why(thing: Found, records: Records) -> tuple[str, bool]:
     build = records.attention.get(thing.owner)
+    if build is None and thing.kind == LAYER:
+        # It may hold what a guest has written: nobody but a person may say that it is nothing.
+        return f"no snapshot that is recorded has it; look at it, then: rm {thing.name}", False
     if build is None:
         return "on the host, but nothing that is recorded owns it", True
     return (
         f"left where an undo of the {build.catalogue} {build.name} failed; "
-        f"`fifty {build.catalogue} {_undo_again(build.catalogue)} {build.name}` tries again",
+        f"`fifty {_UNDO_AGAIN.get(build.catalogue, f'{build.catalogue} delete')} {build.name}` "
+        "tries again",
         False,
     )
-
-
-def _undo_again(catalogue: str) -> str:
-    return "rollback" if catalogue == "vm" else "delete"
 
 
 def _on_the_host(world: World) -> Iterator[tuple[HasInventory, Found]]:

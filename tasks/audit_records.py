@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocks.errors import NotFound
+from blocks.hypervisor import GuestSpec
+from blocks.hypervisor.instance_dirs import LAYER, memory_name, owner_of
 from blocks.inventory import Found
 from blocks.marks import domain_name
 from blocks.resources import Instance, InstanceStatus, Port, PortBinding, PortKind
 from blocks.state import Build, StateStore
 from blocks.state.living import UNDER_WAY, living
+from blocks.state.snapshots import CATALOGUES
 from blocks.world import World
 
 #: A build that needs attention is at an end; the others that are under way are not.
@@ -72,6 +75,8 @@ def read_records(world: World) -> Records:
     busy = {one.id for one in under_way} | set(working)
     for build in under_way:
         busy |= _ids(build)
+        if build.catalogue in CATALOGUES and "instance" in build.plan:
+            busy.add(build.plan["instance"])
     busy |= set(_belonging(store, ports, busy))
     attention: dict[str, Build] = {}
     for build in builds:
@@ -107,6 +112,23 @@ def _recorded(store: StateStore, ports: Iterable[Port], held: set[str]) -> Itera
             yield volume.id
     for image in store.images.list(None):
         yield from (image.id, image.sha256)
+    for instance in store.instances.list():
+        yield from filter(None, (owner_of(name) for name in _layers_of(store, instance)))
+
+
+def _layers_of(store: StateStore, instance: Instance) -> Iterator[str]:
+    """The files that snapshots have put into a VM's directory, as far as they are recorded."""
+    try:
+        spec = store.builds.get(instance.id).plan.get("spec")
+    except NotFound:
+        return  # deleted since it was listed
+    if spec is not None:
+        yield GuestSpec.model_validate(spec).disks[0].path.name
+    for snapshot in store.snapshots.of(instance.id):
+        if snapshot.frozen is not None:
+            yield snapshot.frozen
+            if snapshot.memory:
+                yield memory_name(snapshot.id)
 
 
 def _of_port(port: Port) -> Iterator[str]:
@@ -166,6 +188,10 @@ def _parts_of_vm(world: World, instance: Instance, ports: list[Port]) -> Iterato
     store = world.store
     yield Found(kind="domain", name=domain_name(instance.id, instance.name), owner=instance.id)
     yield from world.directories.parts(instance.id)
+    for name in _layers_of(store, instance):
+        if owner := owner_of(name):
+            path = str(world.directories.path(instance.id) / name)
+            yield Found(kind=LAYER, name=path, owner=owner)
     for volume in store.volumes.of(instance.id):
         yield Found(kind="file", name=str(world.pool.path_of(volume)), owner=volume.id)
     for port in ports:

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
+from uuid import UUID
 
 from blocks.changes import record
 from blocks.errors import Conflict, FiftyError, HostFault, InvalidRequest, NotFound
 from blocks.hypervisor import interface_spec
+from blocks.hypervisor.secrets import secret_id
 from blocks.resources import Network, Port, PortBinding, PortKind
 from blocks.state import Build
 from blocks.world import World
@@ -188,6 +190,9 @@ def _note(world: World, build: Build) -> None:
     bindings = [binding_of(store, port, build.name) for port in ports]
     volumes = store.volumes.of(build.id)
     spec = world.hypervisor.guest_spec(instance, bindings, volumes, subject.directory)
+    if subject.image.encrypted:
+        spec = spec.with_encrypted_root(UUID(secret_id(instance.id)))
+    spec = spec.with_root_layer(subject.top_layer)
     store.builds.note(
         build.id,
         ports=[port.model_dump(mode="json") for port in ports],

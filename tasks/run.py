@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import contextvars
 import json
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
-
-from prefect import get_run_logger
-from sqlalchemy.exc import SQLAlchemyError
 
 from blocks.errors import (
     Conflict,
@@ -37,6 +32,7 @@ from blocks.errors import (
 from blocks.settings import settings
 from blocks.state import StepState
 from tasks import faults
+from tasks.leasing import holding
 from tasks.step import Catalogue, Step, Subject, enter, error_dict
 
 #: What a caller is told about a request, as opposed to what fails while it is carried out.
@@ -256,10 +252,7 @@ def combined(refusals: Sequence[FiftyError]) -> FiftyError:
 
 @contextmanager
 def lease(subject: Subject, purpose: str, token: str | None = None) -> Iterator[str]:
-    """Hold the build's lease, renewed in the background, and work on it.
-
-    A process that was stopped for so long that another run took over is told so as by a
-    SIGTERM, in the midst of a step too; what it writes down is refused by the token.
+    """Hold the build's lease, and work on it; see `holding`.
 
     Args:
         subject: The build.
@@ -274,27 +267,6 @@ def lease(subject: Subject, purpose: str, token: str | None = None) -> Iterator[
     """
     leases = subject.store.leases
     held = token or leases.acquire(subject.build_id, purpose)
-    ended = threading.Event()
-
-    def keep() -> None:
-        while not ended.wait(leases.lease_s / 4):
-            try:
-                kept = leases.renew(subject.build_id, held)
-            except (Transient, SQLAlchemyError) as error:
-                get_run_logger().warning("the lease could not be renewed just now: %s", error)
-                continue
-            if not kept and not ended.is_set():
-                get_run_logger().error("another run has taken over this build: this one stops")
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    keep_here = contextvars.copy_context().run
-    keeper = threading.Thread(target=keep_here, args=(keep,), name="lease", daemon=True)
-    keeper.start()
-    enter(subject)
-    try:
+    with holding(leases, subject.build_id, held):
+        enter(subject)
         yield held
-    finally:
-        ended.set()
-        keeper.join()
-        leases.release(subject.build_id, held)

@@ -50,9 +50,10 @@ def hand_over(
     return document
 
 
-def remove_directory(build: Build, directories: InstanceDirectories) -> None:
-    """Remove the instance's directory with all that is in it."""
+def remove_directory(build: Build, directories: InstanceDirectories, store: StateStore) -> None:
+    """Remove the instance's directory with all that is in it: its snapshots, too."""
     directories.remove(build.id)
+    store.snapshots.forget_all(build.id)
 
 
 @step(25, "Prepare the instance directory", undo=remove_directory)

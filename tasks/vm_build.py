@@ -212,6 +212,11 @@ class VmBuild(BuildSubject):
         return self.directory / "disk.qcow2"
 
     @property
+    def top_layer(self) -> Path:
+        """The layer of the root disk that the guest writes; snapshots put others on it."""
+        return self.spec.disks[0].path
+
+    @property
     def config_drive(self) -> Path:
         """The config drive's ISO."""
         return self.directory / "config.iso"

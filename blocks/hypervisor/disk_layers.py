@@ -7,10 +7,8 @@ ever written: the base is shared.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID
 
 from lxml import etree
 
@@ -19,38 +17,19 @@ from blocks.errors import Conflict, HostFault
 from blocks.hypervisor.disk_chain import backing_chain
 from blocks.hypervisor.domain_xml import describe_source
 from blocks.hypervisor.guest import DiskSpec
-from blocks.hypervisor.instance_dirs import DISK
+from blocks.hypervisor.instance_dirs import DISK, owner_of
 from blocks.images import qemu_img
 from blocks.images.files import part_of, replacing, sync_directory
 from blocks.resources import ImageFormat
 
 #: The root disk's device in every guest of ours (`specify`).
 ROOT_ALIAS = "ua-root"
-_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_LAYER = re.compile(rf"disk-({_UUID})\.qcow2")
-_MEMORY = re.compile(rf"memory-({_UUID})\.save")
-
-
-def layer_name(identifier: str) -> str:
-    """The file of the layer that was begun for something: a snapshot, a revert."""
-    return f"disk-{UUID(identifier)}.qcow2"
-
-
-def memory_name(identifier: str) -> str:
-    """The file with the memory that a snapshot holds."""
-    return f"memory-{UUID(identifier)}.save"
-
-
-def owner_of(name: str) -> str | None:
-    """The id that a layer or memory file was made for; None for any other file."""
-    found = _LAYER.fullmatch(name) or _MEMORY.fullmatch(name)
-    return found[1] if found else None
 
 
 def layers_in(directory: Path) -> list[Path]:
     """The files of all layers in a guest's directory, the lowest first."""
     lowest = [directory / DISK] if (directory / DISK).is_file() else []
-    return [*lowest, *sorted(one for one in directory.glob("disk-*") if _LAYER.fullmatch(one.name))]
+    return [*lowest, *sorted(one for one in directory.glob("disk-*.qcow2") if owner_of(one.name))]
 
 
 def below(layer: Path) -> Path | None:

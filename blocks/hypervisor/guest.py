@@ -113,6 +113,15 @@ class GuestSpec(Resource):
         encrypted = root.model_copy(update={"secret": secret})
         return self.model_copy(update={"disks": (encrypted, *others)})
 
+    def with_root_layer(self, layer: Path) -> GuestSpec:
+        """The same guest, whose root disk is another layer.
+
+        Args:
+            layer: The file that it writes.
+        """
+        root, *others = self.disks
+        return self.model_copy(update={"disks": (root.model_copy(update={"path": layer}), *others)})
+
 
 class BackingFile(Resource):
     """A file below a disk: the base image of an overlay."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -20,6 +21,26 @@ CONFIG_DRIVE = "config.iso"
 CONSOLE_LOG = "console.log"
 #: Says whose a directory is; written first, removed last.
 MARKER = "fifty-instance.json"
+#: The kind of what snapshots put there: layers of the disk, and memory.
+LAYER = "disk-layer"
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_LAYER = re.compile(rf"(?:disk-({_UUID})\.qcow2|memory-({_UUID})\.save)(?:\.part|\.merging)?")
+
+
+def layer_name(identifier: str) -> str:
+    """The file of the layer that was begun for something: a snapshot, a revert."""
+    return f"disk-{uuid.UUID(identifier)}.qcow2"
+
+
+def memory_name(identifier: str) -> str:
+    """The file with the memory that a snapshot holds."""
+    return f"memory-{uuid.UUID(identifier)}.save"
+
+
+def owner_of(name: str) -> str | None:
+    """The id that a layer, or a file beside one, was made for; None for any other file."""
+    found = _LAYER.fullmatch(name)
+    return found[1] or found[2] if found else None
 
 
 class InstanceDirectories:
@@ -123,15 +144,25 @@ class InstanceDirectories:
         changes.record(f"Removed the directory {path}", ["rm", "-r", str(path)])
 
     def inventory(self) -> list[Found]:
-        """The guests' processes, and the directories that carry this site's marker."""
+        """The guests' processes, their directories, and what snapshots have put there."""
         if not self.root.is_dir():
             return []
+        ours = [
+            path
+            for path in sorted(self.root.iterdir())
+            if _is_uuid(path.name) and self._is_ours(path, path.name)
+        ]
         return [
             *guest_processes.inventory(self.root),
             *(
                 Found(kind="directory", name=str(path), owner=path.name, age_s=ages.of_file(path))
-                for path in sorted(self.root.iterdir())
-                if _is_uuid(path.name) and self._is_ours(path, path.name)
+                for path in ours
+            ),
+            *(
+                Found(kind=LAYER, name=str(file), owner=owner, age_s=ages.of_file(file))
+                for path in ours
+                for file in sorted(path.iterdir())
+                if (owner := owner_of(file.name))
             ),
         ]
 

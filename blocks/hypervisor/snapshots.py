@@ -16,7 +16,7 @@ import libvirt
 from lxml import etree
 
 from blocks import changes
-from blocks.errors import HostFault, Transient, Unsupported
+from blocks.errors import Conflict, HostFault, Transient, Unsupported
 from blocks.hypervisor import disk_layers, live_merge
 from blocks.hypervisor.root_disk import RootDisk, describe, files
 
@@ -50,15 +50,19 @@ class Snapshots(RootDisk):
             The frozen file. Nothing writes it until `melt`.
 
         Raises:
-            Conflict: The layer's file is there, on another one than is on top now.
+            Conflict: The layer's file is there, on another one than is on top now; or the
+                guest is off, and its memory is wanted, or its agent.
             Unsupported: No guest agent answers.
         """
         top = self._settled_top(instance_id)
         if top == layer:
             return _required(disk_layers.below(layer), layer)
         disk_layers.require_own(instance_id, [top, layer])
+        running = self.runs(instance_id)
+        if not running and (memory or quiesce):
+            raise Conflict("the guest is off: it has no memory to keep, and nothing to quiesce")
         disk_layers.make(layer, top)
-        if not self.runs(instance_id):
+        if not running:
             self.switch(instance_id, layer)
             return top
 

@@ -48,6 +48,7 @@ from blocks.resources.other_requests import (
     VmReference,
 )
 from blocks.resources.request import InjectedFile, VmRequest
+from blocks.resources.snapshot import Snapshot, SnapshotReference, SnapshotRequest
 from blocks.resources.upkeep import CleanRequest, JobRequest, RefreshRequest, StatsRequest
 
 __all__ = [
@@ -93,6 +94,9 @@ __all__ = [
     "SecurityGroup",
     "SecurityGroupRequest",
     "SecurityGroupRule",
+    "Snapshot",
+    "SnapshotReference",
+    "SnapshotRequest",
     "SourceFormat",
     "StatsRequest",
     "Subnet",

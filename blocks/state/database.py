@@ -16,7 +16,7 @@ from blocks.errors import NO_ROOM_HINT, Conflict, HostFault, NotFound, Transient
 #: How long a writer waits for another one, milliseconds.
 BUSY_TIMEOUT_MS = 60_000
 #: The newest revision of `migrations/`, here so that a quick command needs no Alembic.
-REVISION = "0004"
+REVISION = "0005"
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:

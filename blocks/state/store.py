@@ -21,6 +21,7 @@ from blocks.state.plugs import Plugs
 from blocks.state.ports import Ports
 from blocks.state.quota import Quota
 from blocks.state.routers import Routers
+from blocks.state.snapshots import Snapshots
 from blocks.state.tables import MetaRow
 from blocks.state.tenants import Tenants
 
@@ -45,6 +46,7 @@ class StateStore:
         self.hosts = Hosts(self.database)
         self.instances = Instances(self.database)
         self.volumes = Volumes(self.database)
+        self.snapshots = Snapshots(self.database)
         self.networks = Networks(self.database)
         self.routers = Routers(self.database)
         self.floating_ips = FloatingIps(self.database)

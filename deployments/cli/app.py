@@ -51,6 +51,12 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "resume": ("vm_runs", "Go on with its build where it stopped."),
         "rollback": ("vm_runs", "Undo a build that did not get to its end."),
     },
+    "vm snapshot": {
+        "create": ("vm_snapshots", "Take a snapshot of its root disk."),
+        "list": ("vm_snapshots", "List its snapshots."),
+        "revert": ("vm_snapshots", "Bring it back to a snapshot."),
+        "delete": ("vm_snapshots", "Delete a snapshot; what was written since stays."),
+    },
     "network": {
         "create": ("network_create", "Make a network with one subnet."),
         "list": ("networks", "List the networks."),
@@ -116,6 +122,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
 _HELP = {
     "": "Virtual machines in the fifty steps that OpenStack takes.",
     "vm": "Virtual machines.",
+    "vm snapshot": "Snapshots of VMs.",
     "network": "Networks.",
     "router": "Routers.",
     "floating-ip": "Addresses outside that lead to VMs.",
@@ -129,24 +136,26 @@ _HELP = {
 def application() -> App:
     """The tree of commands. A command's module is imported when the command is used."""
     root = _app("")
+    apps = {"": root}
     root.version = lambda: importlib.metadata.version("fifty-steps")
     root.version_flags = ["--version"]
     for name, commands in _TREE.items():
-        app = _app(name) if name else root
+        app = apps[name] = _app(name) if name else root
         for command, (module, text) in commands.items():
             function = f"{command}_" if iskeyword(command) else command.replace("-", "_")
             path = f"deployments.cli.{module}:{function}"
             options: dict[str, Any] = {"group": _SITE} if app is root else {}
             app.command(path, name=command, help=text, **options)
         if app is not root:
-            app.group = (_THINGS,)
-            root.command(app)
+            parent = apps[name.rpartition(" ")[0]]
+            app.group = (_THINGS,) if parent is root else ()
+            parent.command(app)
     return root
 
 
 def _app(name: str) -> App:
     return App(
-        name=name or "fifty",
+        name=name.rpartition(" ")[2] or "fifty",
         help=_HELP[name],
         version_flags=[],
         help_format="plaintext",

@@ -61,7 +61,9 @@ def _router_and_outside(name: str) -> dict[str, object]:
     return {"router": name, "create_external": outside}
 
 
-#: Of every kind there must be one: `PLANS` is what the tests go by.
+#: Those change a VM that is there, one at a time: `tests/e2e/test_snapshots.py` has their steps.
+OF_A_VM = {"snapshot", "revert"}
+#: Of every other kind there must be one: `PLANS` is what the tests go by.
 EXAMPLES = {
     example.kind: example
     for example in (

@@ -23,6 +23,7 @@ from blocks.state.tables.network import (
     SegmentRow,
     SubnetRow,
 )
+from blocks.state.tables.snapshot import SnapshotRow
 
 __all__ = [
     "AddressRow",
@@ -47,6 +48,7 @@ __all__ = [
     "SecurityGroupRow",
     "SecurityGroupRuleRow",
     "SegmentRow",
+    "SnapshotRow",
     "SubnetRow",
     "TenantRow",
     "TokenRow",

@@ -1,0 +1,149 @@
+"""What the builds that are about a VM's snapshots have in common for their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from blocks.errors import Conflict, NotFound, Transient
+from blocks.hypervisor import GuestSpec, LibvirtHost
+from blocks.hypervisor.instance_dirs import layer_name, memory_name
+from blocks.hypervisor.internal_snapshots import InternalSnapshots
+from blocks.hypervisor.snapshots import Snapshots
+from blocks.resources import Instance, InstanceStatus, Snapshot
+from blocks.state import Build, Caller, StateStore
+from blocks.world import World
+from tasks.leasing import holding
+from tasks.policy import allows
+from tasks.subject import BuildSubject
+from tasks.vm_restore import START_STEP
+
+
+def find_vm(store: StateStore, caller: Caller, name: str, credentials: str) -> Build:
+    """The build of a VM that is to be worked on, as the caller may name it.
+
+    Raises:
+        NotFound: There is none that the caller may see.
+        Conflict: It is not complete, or on another host.
+    """
+    foreign = allows(caller, "any:foreign")
+    build = store.builds.find(
+        "vm", name, caller.tenant_id, credentials=credentials, foreign=foreign
+    )
+    require_complete(store, build.id)
+    return build
+
+
+def require_complete(store: StateStore, instance_id: str) -> Instance:
+    """A VM that is complete, and on this host.
+
+    Raises:
+        Conflict: It is not.
+    """
+    build = store.builds.get(instance_id)
+    if build.state != "complete":
+        raise Conflict(
+            f"{build.name} is {build.state}", hint="its snapshots are for when it is complete"
+        )
+    instance = store.instances.get(instance_id)
+    if instance.host != store.host:
+        raise Conflict(
+            f"{build.name} is on the host {instance.host}", hint="ask for it on that host"
+        )
+    return instance
+
+
+def was_lost(store: StateStore, instance: Instance) -> bool:
+    """Whether this host was rebooted since the VM was started: its network is gone, too."""
+    rebooted = store.journal.rebooted(instance.id, instance.generation, START_STEP)
+    return rebooted and instance.status is InstanceStatus.ACTIVE
+
+
+class SnapshotSubject(BuildSubject):
+    """One build that is about a snapshot of a VM."""
+
+    @property
+    def instance_id(self) -> str:
+        """The VM's id (from step 1 on)."""
+        return str(self.plan["instance"])
+
+    @property
+    def instance(self) -> Instance:
+        """The VM."""
+        return self.store.instances.get(self.instance_id)
+
+    @property
+    def directory(self) -> Path:
+        """The VM's directory."""
+        return self.world.directories.path(self.instance_id)
+
+    @property
+    def hypervisor(self) -> LibvirtHost:
+        """This host's libvirt."""
+        return self.world.hypervisor
+
+    @property
+    def layers(self) -> Snapshots:
+        """The VM's disk in layers."""
+        return Snapshots(self.hypervisor.connection, self.hypervisor.site)
+
+    @property
+    def internal(self) -> InternalSnapshots:
+        """The snapshots inside of the disk's file."""
+        return InternalSnapshots(self.hypervisor.connection, self.hypervisor.site)
+
+    @property
+    def layer(self) -> Path:
+        """The layer that this build makes."""
+        return self.directory / layer_name(self.build_id)
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot that it is about."""
+        return self.build_id
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot, as recorded."""
+        return self.store.snapshots.get(self.snapshot_id)
+
+    @property
+    def memory_file(self) -> Path:
+        """The file with the memory that the snapshot holds."""
+        return self.directory / memory_name(self.snapshot_id)
+
+    @property
+    def alone(self) -> AbstractContextManager[None]:
+        """The VM's lease, for a step: nobody starts, changes or deletes it meanwhile."""
+        return _alone(self.store, self.instance_id, self.build.catalogue)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the VM was deleted, with all of its files."""
+        if "instance" not in self.plan:
+            return True
+        try:
+            return self.store.builds.get(self.instance_id).state in ("deleted", "undone")
+        except NotFound:
+            return True
+
+
+@contextmanager
+def _alone(store: StateStore, instance_id: str, purpose: str) -> Iterator[None]:
+    try:
+        token = store.leases.acquire(instance_id, purpose)
+    except Conflict as error:
+        # Who is at work on it may be through in a moment.
+        raise Transient(f"the VM is busy: {error.message}", hint=error.hint) from error
+    with holding(store.leases, instance_id, token):
+        yield
+
+
+def note_layer(world: World, instance_id: str, layer: Path) -> None:
+    """Keep with a VM's build which layer is on top: for when its domain is defined again."""
+    plan = world.store.builds.get(instance_id).plan
+    spec = GuestSpec.model_validate(plan["spec"]).with_root_layer(layer)
+    world.store.builds.note(
+        instance_id, spec=spec.model_dump(mode="json"), xml=world.hypervisor.compose(spec)
+    )
