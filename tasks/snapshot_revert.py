@@ -23,6 +23,7 @@ from tasks.snapshot_subject import (
     find_vm,
     note_layer,
     require_complete,
+    require_settled,
     was_lost,
 )
 from tasks.step import Catalogue
@@ -116,7 +117,7 @@ def claim_snapshot(subject: RevertBuild, store: StateStore) -> str:
     with subject.alone:
         require_complete(store, subject.instance_id)
         store.snapshots.begin(subject.snapshot_id, "reverting")
-        top = subject.layers.top(subject.instance_id)
+        top = require_settled(subject, subject.layers.top(subject.instance_id))
         store.builds.note(subject.build_id, was_on=top.name)
     return top.name
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from blocks.errors import Conflict, NotFound, Transient
 from blocks.hypervisor import GuestSpec, LibvirtHost
-from blocks.hypervisor.instance_dirs import layer_name, memory_name
+from blocks.hypervisor.instance_dirs import layer_name, memory_name, owner_of
 from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.hypervisor.snapshots import Snapshots
 from blocks.resources import Instance, InstanceStatus, Snapshot
 from blocks.state import Build, Caller, StateStore
+from blocks.state.snapshots import CATALOGUES
 from blocks.world import World
 from tasks.leasing import holding
 from tasks.policy import allows
@@ -52,6 +53,23 @@ def require_complete(store: StateStore, instance_id: str) -> Instance:
             f"{build.name} is on the host {instance.host}", hint="ask for it on that host"
         )
     return instance
+
+
+def require_settled(subject: SnapshotSubject, top: Path) -> Path:
+    """The layer on top, which is there to stay.
+
+    Raises:
+        Conflict: It is there for a moment only: the disk is being read beneath it.
+    """
+    owner = owner_of(top.name)
+    if owner is not None and owner != subject.build_id:
+        build = subject.store.builds.get(owner)
+        if build.catalogue not in CATALOGUES:
+            raise Conflict(
+                f"the disk is frozen for the {build.catalogue} {build.name}",
+                hint="wait for that to end; `fifty reconcile` ends it where it has stopped",
+            )
+    return top
 
 
 def was_lost(store: StateStore, instance: Instance) -> bool:

@@ -21,7 +21,13 @@ from tasks.access import identify
 from tasks.draft import describe_all
 from tasks.ends import Kind
 from tasks.policy import check_policy
-from tasks.snapshot_subject import SnapshotSubject, find_vm, note_layer, require_complete
+from tasks.snapshot_subject import (
+    SnapshotSubject,
+    find_vm,
+    note_layer,
+    require_complete,
+    require_settled,
+)
 from tasks.step import Catalogue
 
 
@@ -72,15 +78,28 @@ def validate_snapshot(
     store.builds.update(build.id, name=f"{vm.name} {request.name}")
     running = world.hypervisor.state(vm.id) in ("running", "paused")
     memory = running if request.kind == "internal" else request.memory
-    _refuse_what_cannot_be(store, vm, request, running=running, memory=memory)
+    refuse_what_cannot_be(store, vm, request, running=running, memory=memory)
     # Also against what another snapshot does meanwhile: step 2 looks again.
     store.builds.note(build.id, instance=vm.id, memory=memory)
     return {"vm": vm.name, "running": running, "memory": memory}
 
 
-def _refuse_what_cannot_be(
+def refuse_what_cannot_be(
     store: StateStore, vm: Build, request: SnapshotRequest, *, running: bool, memory: bool
 ) -> None:
+    """Check what a VM has, and does, against what is asked for.
+
+    Args:
+        store: The state store.
+        vm: The VM's build.
+        request: What is asked for.
+        running: Whether the guest runs.
+        memory: Whether the snapshot would hold its memory.
+
+    Raises:
+        Unsupported: It has an encrypted disk, or volumes that do not go with it.
+        Conflict: It would have to run.
+    """
     instance = store.instances.get(vm.id)
     if store.images.get(instance.image_id).encrypted:
         raise Unsupported(
@@ -121,7 +140,7 @@ def record_snapshot(subject: SnapshotBuild) -> dict[str, Any]:
     request = subject.request
     with subject.alone:
         instance = require_complete(subject.store, subject.instance_id)
-        top = subject.layers.top(instance.id)
+        top = require_settled(subject, subject.layers.top(instance.id))
         snapshot = subject.store.snapshots.record(
             Snapshot(
                 id=subject.build_id,

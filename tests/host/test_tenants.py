@@ -42,6 +42,10 @@ REFUSING: Mapping[str, tuple[str, ...]] = {
     "vm attach-interface": ("{vm} {network}",),
     "vm detach-interface": ("{vm} 10.91.0.2",),
     "vm set-interface": ("{vm} 10.91.0.2 --security-group {group}",),
+    "vm snapshot create": ("{vm} mine",),
+    "vm snapshot list": ("{vm}",),
+    "vm snapshot revert": ("{vm} theirs",),
+    "vm snapshot delete": ("{vm} theirs",),
     "network create": ("mine --cidr 10.92.0.0/24 --router mine --external-network {network}",),
     "network show": ("{network}",),
     "network delete": ("{network}",),
@@ -90,6 +94,9 @@ REFUSING_FLOWS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "resume-vm": ({"name": "{vm}"},),
     "rollback-vm": ({"name": "{vm}"},),
     "run-in-vm": ({**_CREATE, "command": "true"},),
+    "create-snapshot": ({"vm": "{vm}", "name": "mine"},),
+    "revert-snapshot": ({"vm": "{vm}", "name": "theirs"},),
+    "delete-snapshot": ({"vm": "{vm}", "name": "theirs"},),
     "create-network": (
         {
             "name": "mine",
