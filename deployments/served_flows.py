@@ -114,6 +114,7 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("change-floating-ip", DEFAULT, ("network",)),
     ServedFlow("change-security-group", DEFAULT, ("network",)),
     ServedFlow("change-port", DEFAULT, ("vm", "network")),
+    ServedFlow("change-volume", DEFAULT, ("vm",)),
     ServedFlow("build-image", BUILDS, ("image",)),
     ServedFlow("import-image", BUILDS, ("image",)),
     ServedFlow("install-image", BUILDS, ("image",)),

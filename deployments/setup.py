@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from blocks.credentials.block import FiftyCredentials
 from blocks.errors import NotFound
+from blocks.guest.key_files import make_key_pair
 from blocks.hypervisor.block import LibvirtHostBlock
 from blocks.loading import load_block
 from blocks.scheduler_block import SchedulerBlock
@@ -21,7 +22,6 @@ from blocks.state import StateStore
 from blocks.volumes import VolumePool
 from blocks.world import BLOCK_NAME
 from deployments import catalogue, daemons, defaults, prefect_settings, tenants
-from deployments.keys import make_key_pair
 from deployments.registration import register
 
 #: Directories of FIFTY_HOME. QEMU runs as a user of its own and must pass through those

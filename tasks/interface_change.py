@@ -12,15 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
-from uuid import UUID
 
 from blocks.changes import record
 from blocks.errors import Conflict, FiftyError, HostFault, InvalidRequest, NotFound
 from blocks.hypervisor import interface_spec
-from blocks.hypervisor.secrets import secret_id
 from blocks.resources import Network, Port, PortBinding, PortKind
 from blocks.state import Build
 from blocks.world import World
+from tasks.device_notes import note_devices
 from tasks.port_bindings import binding_of
 from tasks.segments import realize_here
 from tasks.steps_31_38_network import remove_unused_segments
@@ -69,7 +68,7 @@ def attach_interface(
         if not known:
             detach_interface(world, build, port_id)
         raise
-    _note(world, build)
+    note_devices(world, build)
     return port
 
 
@@ -84,7 +83,7 @@ def detach_interface(world: World, build: Build, port_id: str) -> None:
     try:
         port = store.ports.get(port_id)
     except NotFound:
-        _note(world, build)
+        note_devices(world, build)
         return
     if port.device_id != build.id or port.kind is not PortKind.COMPUTE:
         raise Conflict(f"the port {port_id} is not one of {build.name}")
@@ -109,7 +108,7 @@ def detach_interface(world: World, build: Build, port_id: str) -> None:
         record(f"Forgot the port {port.id}", f"openstack port delete {port.id}")
     # Rules that name its groups forget its address.
     fabric.protect_each(lambda: _as_recorded(others, world))
-    _note(world, build)
+    note_devices(world, build)
 
 
 def _record(
@@ -179,23 +178,3 @@ def _as_recorded(bindings: Sequence[PortBinding], world: World) -> list[PortBind
         for binding in bindings
         if binding.port.id in known
     ]
-
-
-def _note(world: World, build: Build) -> None:
-    """Keep with the build what its ports are now: for its next start, and for its deletion."""
-    store, subject = world.store, VmBuild(world, build)
-    instance = subject.instance
-    ports = store.ports.of_device(build.id)
-    store.quota.resize(instance.tenant_id, build.id, "ports", len(ports))
-    bindings = [binding_of(store, port, build.name) for port in ports]
-    volumes = store.volumes.of(build.id)
-    spec = world.hypervisor.guest_spec(instance, bindings, volumes, subject.directory)
-    if subject.image.encrypted:
-        spec = spec.with_encrypted_root(UUID(secret_id(instance.id)))
-    spec = spec.with_root_layer(subject.top_layer)
-    store.builds.note(
-        build.id,
-        ports=[port.model_dump(mode="json") for port in ports],
-        spec=spec.model_dump(mode="json"),
-        xml=world.hypervisor.compose(spec),
-    )

@@ -57,6 +57,7 @@ POLICY: Mapping[str, Rule] = {
     "security-group:change": Rule("member", "change a security group"),
     "port:change": Rule("member", "change a VM's ports"),
     "port:change:port_security": Rule("admin", "turn port security on or off"),
+    "volume:change": Rule("member", "change a VM's volumes"),
     "image:change": Rule("member", "change an image"),
     "image:import": Rule("member", "import an image"),
     "image:import:file": Rule("admin", "import a file of the host"),

@@ -47,6 +47,8 @@ def connect_volumes(
     """
     attachments = []
     for volume in volumes:
+        if not volume.plugged:
+            continue
         attachments.append(pool.connect(volume).model_dump(mode="json"))
         store.volumes.set_attached(volume.id, attached=True)
     return attachments

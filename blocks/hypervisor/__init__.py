@@ -5,7 +5,7 @@ from blocks.hypervisor.guest import GuestSpec
 from blocks.hypervisor.host import LibvirtHost
 from blocks.hypervisor.identity import qemu_identity
 from blocks.hypervisor.instance_dirs import InstanceDirectories
-from blocks.hypervisor.specify import interface_spec
+from blocks.hypervisor.specify import interface_spec, volume_disk
 
 __all__ = [
     "ConsoleEvent",
@@ -16,4 +16,5 @@ __all__ = [
     "milestones",
     "qemu_identity",
     "tail",
+    "volume_disk",
 ]

@@ -108,6 +108,18 @@ def describe_source(disk: etree._Element, path: Path, chain: Sequence[BackingFil
     _chain(disk, chain, None)
 
 
+def compose_disk(spec: DiskSpec, chain: Sequence[BackingFile]) -> str:
+    """The XML of one disk, to be plugged into a guest that is there already.
+
+    Args:
+        spec: The disk.
+        chain: The files below it, nearest first.
+    """
+    devices = etree.Element("devices")
+    _disk(devices, spec, chain)
+    return etree.tostring(devices[0], pretty_print=True, encoding="unicode")
+
+
 def _text(parent: etree._Element, tag: str, text: str, **attributes: str) -> None:
     etree.SubElement(parent, tag, attributes).text = text
 

@@ -26,10 +26,10 @@ from blocks.hypervisor.capabilities import (
 )
 from blocks.hypervisor.connection import Connection
 from blocks.hypervisor.disk_chain import backing_chain
+from blocks.hypervisor.disks import Disks
 from blocks.hypervisor.domain_xml import compose_domain
 from blocks.hypervisor.guest import GuestSpec, InterfaceSpec
 from blocks.hypervisor.identity import qemu_identity
-from blocks.hypervisor.interfaces import Interfaces
 from blocks.hypervisor.specify import specify
 from blocks.resources import FlavorLimits, Instance, PortBinding, Volume
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 _SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
 
-class LibvirtHost(Interfaces):
+class LibvirtHost(Disks):
     """The hypervisor of a host; connects when it is first used, and may be shared by threads.
 
     Args:

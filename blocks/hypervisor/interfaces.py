@@ -1,43 +1,15 @@
-"""Network interfaces plugged into, and unplugged from, a guest that is there already.
-
-Live and in the definition, so that it is the same after the guest's next start. Found by the
-port's alias (`ua-port-...`), which libvirt keeps in both.
-
-Plugging in is done when libvirt says so: QEMU has the device and has opened the tap. Unplugging
-is a request to the guest's system, which lets go of the device when it likes, or never where
-it does not run: that is waited for, as Nova does (`nova.virt.libvirt.driver`,
-`_detach_with_retry`).
-"""
+"""Network interfaces plugged into, and unplugged from, a guest that is there already."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-
-import libvirt
 from lxml import etree
 
-from blocks import changes
-from blocks.errors import Conflict, HostFault, Transient
 from blocks.hypervisor.domain_xml import compose_interface
-from blocks.hypervisor.domains import Domains
 from blocks.hypervisor.guest import InterfaceSpec
-
-#: How long a guest may take to let go of a device before it is asked once more.
-_ASK_AGAIN_S = 10.0
-_POLL_S = 0.1
-#: QEMU's words: it was asked already, and the guest has not answered yet.
-_UNDER_WAY = "in the process of unplug"
-_NO_SLOT = "No more available PCI"
-
-#: libvirt's flag for each layer, with virsh's option for it; the one that counts now first.
-_LIVE = (libvirt.VIR_DOMAIN_AFFECT_LIVE, "--live")
-_CONFIG = (libvirt.VIR_DOMAIN_AFFECT_CONFIG, "--config")
-
-_Operation = Callable[[libvirt.virConnect], list[str]]
+from blocks.hypervisor.hotplug import Device, Devices, identity_of
 
 
-class Interfaces(Domains):
+class Interfaces(Devices):
     """The interfaces of this site's domains."""
 
     def attach_interface(self, instance_id: str, interface: InterfaceSpec) -> None:
@@ -52,71 +24,17 @@ class Interfaces(Domains):
             Conflict: The guest has no free PCIe root port any more, or has an interface
                 of this alias that is another one.
         """
-
-        def attach(conn: libvirt.virConnect) -> list[str]:
-            domain = self._domain(conn, instance_id)
-            text = compose_interface(interface)
-            done = []
-            for flags, word in _layers(domain):
-                there = _find(domain, flags, interface.alias)
-                if there is None:
-                    _attach(domain, text, flags)
-                    done.append(word)
-                elif _of(there) != (interface.mac, interface.tap):
-                    raise Conflict(
-                        f"{domain.name()} has another interface {interface.alias}: {_of(there)}"
-                    )
-            return [str(domain.name()), *done] if done else []
-
-        self._record(
-            f"attach {interface.tap} to the domain of {instance_id}",
-            attach,
-            f"Plugged {interface.tap} into",
-            ["attach-device", f"{interface.tap}.xml"],
-        )
+        self.attach_device(instance_id, _device(interface))
 
     def detach_interface(
         self, instance_id: str, interface: InterfaceSpec, timeout_s: float = 60.0
     ) -> None:
         """Unplug an interface from a guest, and wait until it is gone; already gone is fine.
 
-        The definition goes first: whatever the guest does, the next start is without it.
-
         Raises:
             Transient: The guest has not let go of it in time.
         """
-        self._record(
-            f"detach {interface.tap} from the definition of {instance_id}",
-            lambda conn: self._ask(conn, instance_id, interface, (_CONFIG,)),
-            f"Took {interface.tap} out of the definition of",
-            ["detach-interface", "--type", "ethernet", "--mac", interface.mac],
-        )
-        deadline = time.monotonic() + timeout_s
-        ask_again = time.monotonic()
-        asked = False
-        while self._plugged(instance_id, interface):
-            now = time.monotonic()
-            if now >= deadline:
-                raise Transient(
-                    f"the guest has not let go of {interface.tap} within {timeout_s:g} s",
-                    hint="its system must be up to do so; once the VM is stopped, it is gone",
-                )
-            if now >= ask_again:
-                self.connection.call(
-                    f"detach {interface.tap} from the domain of {instance_id}",
-                    lambda conn: self._ask(conn, instance_id, interface, (_LIVE,)),
-                )
-                asked, ask_again = True, time.monotonic() + _ASK_AGAIN_S
-            else:
-                time.sleep(_POLL_S)
-        if asked:
-            changes.record(
-                f"Unplugged {interface.tap}",
-                [
-                    *("virsh", "detach-interface", instance_id, "--type", "ethernet"),
-                    *("--mac", interface.mac, "--live"),
-                ],
-            )
+        self.detach_device(instance_id, _device(interface), timeout_s)
 
     def interfaces(self, instance_id: str) -> dict[str, str]:
         """The taps of a guest's interfaces, as it is now, by their MAC addresses; in order.
@@ -127,99 +45,15 @@ class Interfaces(Domains):
         if xml is None:
             return {}
         found = etree.fromstring(xml).findall("devices/interface")
-        return dict(_of(element) for element in found)
-
-    def _ask(
-        self,
-        conn: libvirt.virConnect,
-        instance_id: str,
-        interface: InterfaceSpec,
-        wanted: tuple[tuple[int, str], ...],
-    ) -> list[str]:
-        """Have libvirt unplug it in these layers, as far as it is there."""
-        domain = self._find(conn, instance_id)
-        if domain is None:
-            return []
-        done = []
-        for flags, word in _layers(domain):
-            there = _find(domain, flags, interface.alias) if (flags, word) in wanted else None
-            if there is None:
-                continue
-            text = etree.tostring(there, encoding="unicode")
-            try:
-                domain.detachDeviceFlags(text, flags)
-            except libvirt.libvirtError as error:
-                code = error.get_error_code()
-                # Stopped meanwhile: whoever waits looks again.
-                gone = code in (libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_NO_DOMAIN) or (
-                    (flags, word) == _LIVE and code == libvirt.VIR_ERR_OPERATION_INVALID
-                )
-                if not gone and _UNDER_WAY not in str(error):
-                    raise
-            else:
-                done.append(word)
-        return [str(domain.name()), *done] if done else []
-
-    def _plugged(self, instance_id: str, interface: InterfaceSpec) -> bool:
-        """Whether a guest that runs has the interface."""
-
-        def look(conn: libvirt.virConnect) -> bool:
-            domain = self._find(conn, instance_id)
-            if domain is None or not domain.isActive():
-                return False
-            return _find(domain, _LIVE[0], interface.alias) is not None
-
-        return self.connection.call(f"look at the domain of {instance_id}", look)
-
-    def _domain(self, conn: libvirt.virConnect, instance_id: str) -> libvirt.virDomain:
-        domain = self._find(conn, instance_id)
-        if domain is None:
-            raise HostFault(f"libvirt knows no domain of the instance {instance_id}")
-        return domain
-
-    def _record(self, what: str, operation: _Operation, words: str, command: list[str]) -> None:
-        """Do something that tells the domain's name and the layers it has changed."""
-        changed = self.connection.call(what, operation)
-        if changed:
-            name, *layers = changed
-            verb, *rest = command
-            changes.record(f"{words} {name}", ["virsh", verb, name, *rest, *layers])
+        return dict(identity_of(element) for element in found)
 
 
-def _layers(domain: libvirt.virDomain) -> Iterator[tuple[int, str]]:
-    if domain.isActive():
-        yield _LIVE
-    if domain.isPersistent():
-        yield _CONFIG
-
-
-def _find(domain: libvirt.virDomain, flags: int, alias: str) -> etree._Element | None:
-    """The interface of this alias, in the live or in the persistent definition."""
-    inactive = libvirt.VIR_DOMAIN_XML_INACTIVE if flags == _CONFIG[0] else 0
-    xml = etree.fromstring(str(domain.XMLDesc(inactive)))
-    for element in xml.findall("devices/interface"):
-        name = element.find("alias")
-        if name is not None and name.get("name") == alias:
-            return element
-    return None
-
-
-def _of(interface: etree._Element) -> tuple[str, str]:
-    """An interface's MAC address and tap."""
-    mac, target = interface.find("mac"), interface.find("target")
-    return (
-        str(mac.get("address")) if mac is not None else "",
-        str(target.get("dev")) if target is not None else "",
+def _device(interface: InterfaceSpec) -> Device:
+    return Device(
+        kind="interface",
+        name=interface.tap,
+        alias=interface.alias,
+        identity=(interface.mac, interface.tap),
+        xml=compose_interface(interface),
+        unplug=("detach-interface", "--type", "ethernet", "--mac", interface.mac),
     )
-
-
-def _attach(domain: libvirt.virDomain, text: str, flags: int) -> None:
-    try:
-        domain.attachDeviceFlags(text, flags)
-    except libvirt.libvirtError as error:
-        if _NO_SLOT not in str(error):
-            raise
-        raise Conflict(
-            f"{domain.name()} has no free slot for another device",
-            hint="unplug one, or stop and start the VM: a start gives it new slots",
-        ) from error

@@ -163,18 +163,7 @@ def _disks(instance: Instance, volumes: Sequence[Volume], directory: Path) -> tu
             serial=instance.id[:20],
         )
     ]
-    for volume in volumes:
-        if volume.path is None:
-            raise Conflict(f"the volume {volume.id} has no path yet")
-        disks.append(
-            DiskSpec(
-                path=Path(volume.path),
-                format=ImageFormat.QCOW2,
-                target=volume.device,
-                alias=f"ua-volume-{volume.id}",
-                serial=volume.id[:20],
-            )
-        )
+    disks += [volume_disk(volume) for volume in volumes if volume.plugged]
     disks.append(
         DiskSpec(
             path=directory / CONFIG_DRIVE,
@@ -185,6 +174,23 @@ def _disks(instance: Instance, volumes: Sequence[Volume], directory: Path) -> tu
         )
     )
     return tuple(disks)
+
+
+def volume_disk(volume: Volume) -> DiskSpec:
+    """The guest's disk on a volume.
+
+    Raises:
+        Conflict: The volume is not complete yet.
+    """
+    if volume.path is None:
+        raise Conflict(f"the volume {volume.id} has no path yet")
+    return DiskSpec(
+        path=Path(volume.path),
+        format=ImageFormat.QCOW2,
+        target=volume.device,
+        alias=f"ua-volume-{volume.id}",
+        serial=volume.id[:20],
+    )
 
 
 def interface_spec(binding: PortBinding) -> InterfaceSpec:

@@ -46,6 +46,7 @@ from blocks.resources.other_requests import (
     NamedRequest,
     ReconcileRequest,
     VmReference,
+    VolumeRequest,
 )
 from blocks.resources.request import InjectedFile, VmRequest
 from blocks.resources.snapshot import Snapshot, SnapshotReference, SnapshotRequest
@@ -104,4 +105,5 @@ __all__ = [
     "VmReference",
     "VmRequest",
     "Volume",
+    "VolumeRequest",
 ]

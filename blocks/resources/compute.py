@@ -65,11 +65,15 @@ class Flavor(Resource):
     limits: FlavorLimits = FlavorLimits()
 
 
+#: The device of a volume that is its VM's, and is not plugged into it.
+DETACHED = ""
+
+
 class Volume(Resource):
     """A data volume of an instance.
 
     Attributes:
-        device: The guest's device name, from `vdb` on.
+        device: The guest's device name, from `vdb` on; empty while it is detached.
         path: The qcow2 file on the instance's host; chosen before it is made.
     """
 
@@ -80,6 +84,11 @@ class Volume(Resource):
     index: int
     device: str
     path: str | None = None
+
+    @property
+    def plugged(self) -> bool:
+        """Whether it is, or is to be, in its guest."""
+        return self.device != DETACHED
 
 
 class Clocks(Resource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -62,5 +63,32 @@ class ImageRequest(Form):
         default=False,
         title="Rebuild",
         description="Also if it is there already: the new one takes its place.",
+    )
+    credentials: CredentialsName = "default"
+
+
+class VolumeRequest(Form):
+    """The change to a VM's volumes that is wanted."""
+
+    action: Literal["attach", "detach"] = Field(title="Action")
+    name: str = Field(title="VM", max_length=63, description="The VM's name, or its id.")
+    size_gib: int | None = Field(
+        default=None, ge=1, le=16384, title="Size", description="`attach`: GiB of a new volume."
+    )
+    volume: str | None = Field(
+        default=None,
+        max_length=63,
+        title="Volume",
+        description="Its id; of one that is plugged in also the guest's name for it.",
+    )
+    delete: bool = Field(
+        default=False,
+        title="Delete",
+        description="`detach`: also delete it, with all that is on it.",
+    )
+    id: UUID | None = Field(
+        default=None,
+        title="New id",
+        description="`attach`: the id of a new volume; the same again makes no other one.",
     )
     credentials: CredentialsName = "default"

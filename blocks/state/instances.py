@@ -1,18 +1,17 @@
-"""Instances and volumes in the state store."""
+"""Instances in the state store."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from blocks.errors import Conflict, NotFound
-from blocks.resources import Instance, InstanceStatus, TaskState, Volume
+from blocks.resources import Instance, InstanceStatus, TaskState
 from blocks.state.database import Database
-from blocks.state.tables import InstanceRow, VolumeRow
+from blocks.state.tables import InstanceRow
 
 _S = InstanceStatus
 
@@ -178,69 +177,6 @@ class Instances:
                 row.extra = {**row.extra, **facts}
 
 
-class Volumes:
-    """Data volumes."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def plan(self, instance: Instance, sizes_gib: Sequence[int]) -> None:
-        """Record an instance's volumes, ids and device names chosen, none of them made."""
-        with self._database.write() as session:
-            have = session.scalars(
-                select(VolumeRow.index).where(VolumeRow.instance_id == instance.id)
-            ).all()
-            for index, size in enumerate(sizes_gib):
-                if index not in have:
-                    session.add(
-                        VolumeRow(
-                            id=str(uuid.uuid4()),
-                            tenant_id=instance.tenant_id,
-                            instance_id=instance.id,
-                            size_gib=size,
-                            index=index,
-                            device=f"vd{chr(ord('b') + index)}",
-                        )
-                    )
-
-    def of(self, instance_id: str) -> list[Volume]:
-        """An instance's volumes, in order."""
-        with self._database.read() as session:
-            rows = session.scalars(
-                select(VolumeRow)
-                .where(VolumeRow.instance_id == instance_id)
-                .order_by(VolumeRow.index)
-            )
-            return [_volume(row) for row in rows]
-
-    def list(self) -> list[Volume]:
-        """All volumes."""
-        with self._database.read() as session:
-            return [_volume(row) for row in session.scalars(select(VolumeRow))]
-
-    def set_path(self, volume_id: str, path: str | None) -> None:
-        """Record where a volume's file is to be."""
-        with self._database.write() as session:
-            row = session.get(VolumeRow, volume_id)
-            if row is not None:
-                row.path = path
-
-    def set_attached(self, volume_id: str, *, attached: bool) -> None:
-        """Record that a volume is connected to its instance, or no more."""
-        with self._database.write() as session:
-            row = session.get(VolumeRow, volume_id)
-            if row is not None:
-                row.attached = attached
-
-    def forget(self, instance_id: str) -> None:
-        """Remove the rows of an instance's volumes."""
-        with self._database.write() as session:
-            for row in session.scalars(
-                select(VolumeRow).where(VolumeRow.instance_id == instance_id)
-            ):
-                session.delete(row)
-
-
 def _find(session: Session, name: str, tenant_id: str | None) -> InstanceRow | None:
     query = select(InstanceRow).where(
         InstanceRow.live_name.is_not(None),
@@ -258,15 +194,3 @@ def _instance(row: InstanceRow) -> Instance:
     values = {column.key: getattr(row, column.key) for column in row.__table__.columns}
     del values["live_name"]
     return Instance.model_validate(values)
-
-
-def _volume(row: VolumeRow) -> Volume:
-    return Volume(
-        id=row.id,
-        tenant_id=row.tenant_id,
-        instance_id=row.instance_id,
-        size_gib=row.size_gib,
-        index=row.index,
-        device=row.device,
-        path=row.path,
-    )

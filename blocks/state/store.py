@@ -12,7 +12,7 @@ from blocks.state.database import Database
 from blocks.state.floating_ips import FloatingIps
 from blocks.state.groups import SecurityGroups
 from blocks.state.images import Images
-from blocks.state.instances import Instances, Volumes
+from blocks.state.instances import Instances
 from blocks.state.journal import Journal
 from blocks.state.keys import KeyPairs
 from blocks.state.leases import LEASE_S, Leases
@@ -24,6 +24,7 @@ from blocks.state.routers import Routers
 from blocks.state.snapshots import Snapshots
 from blocks.state.tables import MetaRow
 from blocks.state.tenants import Tenants
+from blocks.state.volumes import Volumes
 
 
 class StateStore:

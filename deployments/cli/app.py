@@ -48,6 +48,8 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "attach-interface": ("vm_interfaces", "Plug it into a network more."),
         "detach-interface": ("vm_interfaces", "Unplug it from a network."),
         "set-interface": ("vm_interfaces", "Set groups and port security of its port."),
+        "attach-volume": ("vm_volumes", "Plug a volume into it, also a new one."),
+        "detach-volume": ("vm_volumes", "Unplug a volume from it."),
         "resume": ("vm_runs", "Go on with its build where it stopped."),
         "rollback": ("vm_runs", "Undo a build that did not get to its end."),
     },

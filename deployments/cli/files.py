@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import InvalidRequest
+from blocks.guest.key_files import KEY_LIMIT, public_key_of
 from blocks.resources.request import INJECT_LIMIT
 from blocks.user_data import USER_DATA_LIMIT
-from deployments.keys import KEY_LIMIT, public_key_of
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _COUNT = re.compile(r"[0-9]{1,9}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from blocks.guest.key_files import make_key_pair
 from blocks.settings import settings
 from deployments.cli import output
 from deployments.cli.context import AllTenants, Credentials, Json
 from deployments.cli.files import Findings
 from deployments.cli.scope import Scope, open_scope, with_tenants
 from deployments.defaults import TENANT
-from deployments.keys import make_key_pair
 from tasks.policy import check_policy
 
 

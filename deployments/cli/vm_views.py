@@ -103,7 +103,10 @@ def _show_vm(found: dict[str, Any]) -> None:
             ("flavor", _flavor(found)),
             ("image", found["image"]),
             *(("address", _plug(plug)) for plug in found["addresses"]),
-            *(("volume", f"{v['device']}, {v['size_gib']} GiB") for v in found["volumes"]),
+            *(
+                ("volume", f"{v['device'] or 'detached'}, {v['size_gib']} GiB, {v['id']}")
+                for v in found["volumes"]
+            ),
             ("log in", found["login_command"] if found["status"] == "ACTIVE" else None),
             *((f"to {name}", output.duration(clocks[f"{name}_s"])) for name in CLOCKS),
             ("generation", found["generation"]),
@@ -152,6 +155,11 @@ def _flavor(found: dict[str, Any]) -> str | None:
         return None
     size = f"{found['vcpus']} vcpu, {found['ram_mib']} MiB, {found['disk_gib']} GiB"
     return f"{found['flavor']} ({size})"
+
+
+def _volume(volume: Mapping[str, Any]) -> str:
+    device = volume["device"] or "detached"
+    return f"{device}, {volume['size_gib']} GiB, {volume['id']}"
 
 
 def _plug(plug: dict[str, Any]) -> str:

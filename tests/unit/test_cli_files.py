@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import InvalidRequest
+from blocks.guest.key_files import make_key_pair
 from blocks.resources.request import INJECT_LIMIT, VmRequest
 from blocks.user_data import USER_DATA_LIMIT
 from deployments.cli.files import Findings
-from deployments.keys import make_key_pair
 
 
 def _keygen(file: Path, *options: str) -> str:
