@@ -119,6 +119,8 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("import-image", BUILDS, ("image",)),
     ServedFlow("install-image", BUILDS, ("image",)),
     ServedFlow("edit-image", BUILDS, ("image",)),
+    ServedFlow("capture-image", BUILDS, ("image",)),
+    ServedFlow("certify-image", BUILDS, ("image", "vm")),
     ServedFlow("check-image", DEFAULT, ("image",)),
     ServedFlow("change-image", DEFAULT, ("image",)),
     ServedFlow("delete-image", DEFAULT, ("image",)),

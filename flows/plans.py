@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows.build_image import image_steps
+from flows.capture_image import capture_steps
+from flows.certify_image import CERTIFICATE_KIND, certify_steps
 from flows.create_network import network_steps
 from flows.create_snapshot import snapshot_steps
 from flows.create_vm import the_fifty
@@ -25,6 +27,7 @@ _WAYS: Mapping[str, Plan] = {
     "source": import_steps,
     "image": edit_steps,
     "medium": install_steps,
+    "vm": capture_steps,
 }
 
 
@@ -41,4 +44,5 @@ PLANS: Mapping[str, tuple[Kind, Plan]] = {
     "image": (IMAGE_KIND, steps_to_image),
     "snapshot": (SNAPSHOT_KIND, snapshot_steps),
     "revert": (REVERT_KIND, revert_steps),
+    "certificate": (CERTIFICATE_KIND, certify_steps),
 }

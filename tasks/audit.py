@@ -19,6 +19,7 @@ _UNDO_AGAIN = {
     "vm": "vm rollback",
     "snapshot": "vm snapshot delete",
     "revert": "vm snapshot revert",
+    "certificate": "image certify",
 }
 
 

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 
 from blocks.errors import Conflict, InvalidRequest, NotFound
 from blocks.images import ImageStore
-from blocks.resources import EditRequest, Image, ImageRequest, ImportRequest
+from blocks.resources import CaptureRequest, EditRequest, Image, ImageRequest, ImportRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from tasks.draft import describe_all
@@ -48,6 +48,11 @@ class ImageBuild(BuildSubject):
     def edit_request(self) -> EditRequest:
         """The request of an edit, valid (from step 22 on)."""
         return EditRequest.model_validate(self.build.request)
+
+    @cached_property
+    def capture_request(self) -> CaptureRequest:
+        """The request of a capture, valid (from step 42 on)."""
+        return CaptureRequest.model_validate(self.build.request)
 
 
 IMAGE = Catalogue("image", ImageBuild)

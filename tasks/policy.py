@@ -63,6 +63,8 @@ POLICY: Mapping[str, Rule] = {
     "image:import:file": Rule("admin", "import a file of the host"),
     "image:edit": Rule("member", "make an image from another one"),
     "image:check": Rule("member", "check an image"),
+    "image:capture": Rule("member", "make an image of a VM"),
+    "certificate:create": Rule("member", "certify an image"),
     "image:install": Rule("admin", "install an image from a medium of the host"),
     "image:create": Rule("member", "build an image"),
     "image:create:public": Rule("admin", "make an image public"),

@@ -21,6 +21,7 @@ from blocks.settings import settings
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from tasks.access import identify
+from tasks.certificate_policy import require_certificate
 from tasks.draft import Draft
 from tasks.image_passphrase import passphrase_of
 from tasks.metadata import vendor_data
@@ -148,9 +149,11 @@ def resolve_flavor(draft: Draft, store: StateStore) -> dict[str, Any] | None:
 
 @step(6, "Resolve the image")
 def resolve_image(
-    caller: Caller, draft: Draft, store: StateStore, images: ImageStore
+    build: Build, caller: Caller, draft: Draft, store: StateStore, images: ImageStore
 ) -> str | None:
     """Look the image up, check that it is active, fits the flavor and takes the user data.
+
+    And that it has a certificate, where the tenant's policy wants one.
 
     Here Nova's API asks Glance and compares `min_ram`, `min_disk` and the virtual size
     (`nova.compute.api.API._validate_flavor_image`). It never looks at user data; what
@@ -164,6 +167,7 @@ def resolve_image(
         if image.status != "active":
             why = f": {image.deactivation.why}" if image.deactivation else ""
             raise Conflict(f"the image {name!r} is {image.status}{why}", hint="use an active image")
+        require_certificate(build, caller, image, store)
         check_fit(draft, store, image)
         passphrase_of(image)
         if draft.valid("inject") and image.encrypted:

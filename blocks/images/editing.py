@@ -18,6 +18,7 @@ from blocks import changes
 from blocks.errors import Conflict, InvalidRequest, Unsupported
 from blocks.images import qemu_img
 from blocks.images.access.base import Access, Change, Method, Put, Remove
+from blocks.images.access.journals import replay_journals
 from blocks.images.access.opening import open_access
 from blocks.images.exports import Exports
 from blocks.images.files import replacing
@@ -76,13 +77,30 @@ class Editor:
         base = Path(source.path)
         if not base.is_file() or base.stat().st_size != source.size_bytes:
             raise Conflict(f"the file of the image {source.name!r} is not as it was recorded")
+        return self.begin_on(base, source.format, image_id, f"the image {source.name}")
+
+    def begin_on(self, base: Path, form: ImageFormat, image_id: str, what: str) -> Path:
+        """Have an overlay on a file in the new image's own directory; an old one goes.
+
+        Args:
+            base: The file, which nobody writes meanwhile.
+            form: Its format.
+            image_id: The new image's id, chosen before.
+            what: The file, in words.
+        """
         overlay = self._overlay(image_id)
         self._exports.release(overlay)
         shutil.rmtree(overlay.parent, ignore_errors=True)
         overlay.parent.mkdir(parents=True, mode=0o700)
-        words = qemu_img.create_overlay(base, source.format, overlay)
-        changes.record(f"Created an overlay on the image {source.name}", words)
+        words = qemu_img.create_overlay(base, form, overlay)
+        changes.record(f"Created an overlay on {what}", words)
         return overlay
+
+    def settle(self, image_id: str) -> int:
+        """Bring the file systems of an image that was begun to rest; see `replay_journals`."""
+        overlay = self._overlay(image_id)
+        with self._exports.open(overlay, ImageFormat.QCOW2) as raw:
+            return replay_journals(raw, overlay.parent)
 
     def change(
         self,

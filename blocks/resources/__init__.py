@@ -14,6 +14,7 @@ from blocks.resources.compute import (
 from blocks.resources.image import Image, ImageFormat, SourceFormat
 from blocks.resources.image_edits import CheckRequest, EditRequest
 from blocks.resources.image_requests import ImageChange, ImportRequest
+from blocks.resources.image_trials import CaptureRequest, CertifyRequest
 from blocks.resources.network import (
     FirewallRule,
     FixedIp,
@@ -54,6 +55,8 @@ from blocks.resources.upkeep import CleanRequest, JobRequest, RefreshRequest, St
 
 __all__ = [
     "BuildReference",
+    "CaptureRequest",
+    "CertifyRequest",
     "CheckRequest",
     "CleanRequest",
     "Clocks",

@@ -22,13 +22,18 @@ ROLES = ("reader", "member", "admin")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is asking: a tenant, and the role that the token gives."""
+    """Who is asking: a tenant, and the role that the token gives.
+
+    Attributes:
+        certified_images: The tenant makes VMs of certified images only.
+    """
 
     tenant_id: str
     tenant: str
     role: str
     enabled: bool
     rate_per_minute: int
+    certified_images: bool = False
 
 
 class Tenant(BaseModel):
@@ -41,6 +46,7 @@ class Tenant(BaseModel):
     enabled: bool
     rate_per_minute: int
     created_at: datetime
+    certified_images: bool
 
 
 class Token(BaseModel):
@@ -120,6 +126,11 @@ class Tenants:
             row.enabled = enabled
             return changed
 
+    def require_certificates(self, tenant_id: str, *, on: bool) -> None:
+        """Let a tenant make VMs of certified images only, or of all that are active."""
+        with self._database.write() as session:
+            session.get_one(TenantRow, tenant_id).certified_images = on
+
     def issue_token(self, tenant_id: str, role: str) -> str:
         """Make a token of one of the `ROLES`; it is returned once and never stored in clear."""
         token = secrets.token_urlsafe(32)
@@ -197,7 +208,12 @@ class Tenants:
                 return None
             tenant, token = row
             return Caller(
-                tenant.id, tenant.name, token.role, tenant.enabled, tenant.rate_per_minute
+                tenant.id,
+                tenant.name,
+                token.role,
+                tenant.enabled,
+                tenant.rate_per_minute,
+                tenant.certified_images,
             )
 
 

@@ -97,6 +97,8 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "install": ("image_install", "Install an image from an installer's medium."),
         "edit": ("image_files", "Make an image from another one by changing files in it."),
         "check": ("image_files", "Check an image's files without booting it."),
+        "capture": ("image_trials", "Make an image of a VM, running or off."),
+        "certify": ("image_trials", "Boot an image, and test it from inside and outside."),
         "list": ("images", "List the images."),
         "show": ("images", "Show an image."),
         "set": ("image_catalogue", "Set what is said of an image."),
@@ -114,6 +116,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "enable": ("tenants", "Let its requests in again."),
         "token": ("tenants", "Make a token for it, which is shown once."),
         "revoke": ("tenants", "Make a token stand for nobody."),
+        "certificates": ("tenants", "Let it use certified images only, or all."),
         "quota": ("tenants", "Show or set how much it may hold."),
     },
     "key": {

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_LONG = ("report",)
+_LONG = ("report", "certificate")
 
 
 def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -17,6 +17,7 @@ def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     report = image.get("report") or {}
     yield from _cloud_init(report.get("cloud_init"))
     yield from _check(report.get("check"))
+    yield from _certificate(image.get("certificate"), image.get("sha256"))
 
 
 def _cloud_init(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
@@ -47,3 +48,15 @@ def _check(report: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
         if one["verdict"] != "pass":
             evidence = "; ".join(one["evidence"])
             yield f"check {one['verdict']}", f"{one['title']}: {evidence}"
+
+
+def _certificate(held: Mapping[str, Any] | None, sha256: object) -> Iterator[tuple[str, object]]:
+    """The certificate: what it says in a word, what it was tested with, and each test."""
+    if not held:
+        return
+    word = "passed" if held["passed"] else "not passed"
+    other = "" if held["sha256"] == sha256 else ", of another file"
+    yield "certificate", f"{word}{other} ({held['certified_at']}, flavor {held['flavor']})"
+    yield "tested with", ", ".join(f"{name} {one}" for name, one in held["versions"].items())
+    for one in held["tests"]:
+        yield f"test {one['verdict']}", f"{one['title']}: {'; '.join(one['evidence'])}"

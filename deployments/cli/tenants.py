@@ -77,11 +77,31 @@ def show(name: str, /, *, json: Json = False) -> None:
             ("id", found["id"]),
             ("enabled", "yes" if found["enabled"] else "no"),
             ("requests a minute", found["rate_per_minute"]),
+            ("certificates", "required" if found["certified_images"] else "optional"),
             ("created", found["created_at"]),
             *(("token", _words(token)) for token in found["tokens"]),
             *(("quota", f"{q['resource']} {q['used']} of {q['limit']}") for q in found["quota"]),
         )
     )
+
+
+def certificates(
+    name: str, policy: Literal["required", "optional"], /, *, json: Json = False
+) -> None:
+    """Let a tenant make VMs of certified images only, or of all that are active.
+
+    Args:
+        name: The tenant's name or id.
+        policy: Whether step 6 asks for a certificate.
+    """
+    require_root("changing a tenant")
+    store = open_store()
+    store.tenants.require_certificates(store.tenants.find(name).id, on=policy == "required")
+    tenant = store.tenants.find(name)
+    if json:
+        output.document(_document(store, tenant))
+    else:
+        output.say(f"For {output.plain(tenant.name)} an image's certificate is {policy}.")
 
 
 def disable(name: str, /, *, json: Json = False) -> None:

@@ -157,7 +157,7 @@ def _flavor(found: dict[str, Any]) -> str | None:
     return f"{found['flavor']} ({size})"
 
 
-def _volume(volume: Mapping[str, Any]) -> str:
+def _volume(volume: dict[str, Any]) -> str:
     device = volume["device"] or "detached"
     return f"{device}, {volume['size_gib']} GiB, {volume['id']}"
 

@@ -1,4 +1,4 @@
-"""Images: a version, which tells images of one name apart
+"""Images: a version, which tells images of one name apart; tenants' policy on certificates
 
 Revision: 0004
 Revises: 0003
@@ -27,9 +27,14 @@ def upgrade() -> None:
     )
     op.drop_table("images_before")
     op.create_index("ix_images_name", "images", ["name"])
+    op.add_column(
+        "tenants",
+        sa.Column("certified_images", sa.Boolean(), server_default=sa.false(), nullable=False),
+    )
 
 
 def downgrade() -> None:
+    op.drop_column("tenants", "certified_images")
     _make_anew("0003")
     # Of several versions the oldest keeps the name; the others are called by their ids. The
     # program of that time knows none of the new fields, and takes none that it does not know.

@@ -1,0 +1,300 @@
+"""What a certification does with the guest: asks it, and tries a volume and a snapshot.
+
+Nothing here decides: `blocks.images.certification` does, by the evidence.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from blocks.hypervisor.internal_snapshots import InternalSnapshots
+from prefect import get_run_logger
+
+from blocks.errors import Conflict, GuestFault, HostFault, Transient, Unsupported
+from blocks.guest import Execution, accepts_key, banner, execute, login_command
+from blocks.guest.key_files import make_key_pair
+from blocks.hypervisor import milestones, tail
+from blocks.images.certification import (
+    INSIDE,
+    Login,
+    Outcome,
+    Trial,
+    Wanted,
+    boot_log,
+    key_login,
+    not_run,
+    snapshot,
+    volume,
+)
+from blocks.images.certification.acts import keep, kept, read_volume, write_volume
+from blocks.images.certification.certificate import line_of
+from blocks.images.certification.probe import answers, script
+from blocks.marks import dhcp_namespace
+from blocks.resources import Image, Volume
+from blocks.settings import settings
+from blocks.state import Build
+from blocks.state.tables.base import now
+from tasks.certificate_build import Certification
+from tasks.volume_change import attach_volume, detach_volume
+
+_SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=30", "ServerAliveInterval=15")
+_ANSWER_TIMEOUT_S = 5.0
+_POLL_S = 0.2
+#: How long a guest may take for one script, besides what it waits for in it.
+_SCRIPT_S = 180.0
+#: How long a disk that is plugged in may take to be seen by the guest.
+_APPEARS_S = 30
+_VOLUME_GIB = 1
+_SNAPSHOT = "certificate"
+
+
+class Guest:
+    """The trial VM as one that can be asked.
+
+    Args:
+        subject: The certification.
+        build: The trial VM's build.
+    """
+
+    def __init__(self, subject: Certification, build: Build) -> None:
+        self.build = build
+        self._subject = subject
+        self._store = subject.store
+        self.image: Image = subject.image
+        [self._port] = self._store.ports.of_device(build.id)
+        self.directory = subject.world.directories.path(build.id)
+        self.console = self.directory / "console.log"
+
+    @property
+    def _at(self) -> tuple[str, str]:
+        return dhcp_namespace(self._port.network_id), self.image.login_user
+
+    def banner(self, limit_s: float) -> str | None:
+        """What its SSH server says first, waited for as long as it runs; None for nothing."""
+        deadline = time.monotonic() + limit_s
+        address = self._port.addresses[0].address
+        while (words := banner(self._at[0], address, _ANSWER_TIMEOUT_S)) is None:
+            runs = self._subject.world.hypervisor.state(self.build.id) == "running"
+            if time.monotonic() > deadline or not runs:
+                return None
+            time.sleep(_POLL_S)
+        return words
+
+    def run(self, text: str, timeout_s: float = _SCRIPT_S) -> Execution:
+        """Run a script of the guest's shell, by the trial's key."""
+        private = self._subject.directory / "trial"
+        options = [word for option in _SSH_OPTIONS for word in ("-o", option)]
+        words = login_command(
+            *self._at,
+            self._port.addresses[0].address,
+            self.directory / "known_hosts",
+            ["-T", "-i", str(private), *options],
+        )
+        # Whatever the login shell is: the script is for sh.
+        return execute([*words, "--", f"exec sh -c {shlex.quote(text)}"], timeout_s)
+
+    def lets_in_a_stranger(self) -> bool:
+        """Whether it would let in the owner of a key that was made just now."""
+        with TemporaryDirectory() as folder:
+            public, _private = make_key_pair(Path(folder), "stranger")
+            return accepts_key(
+                *self._at,
+                self._port.addresses[0].address,
+                public,
+                self.directory / "known_hosts",
+                _ANSWER_TIMEOUT_S,
+            )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the guest told.
+
+    Attributes:
+        reached: Whether one can log in.
+        at: The host's time when it was asked.
+        versions: What it says of itself.
+        outcomes: How the tests went that need no trial.
+    """
+
+    reached: bool
+    at: datetime
+    versions: Mapping[str, str]
+    outcomes: Sequence[Outcome]
+
+
+def the_guest(subject: Certification) -> Guest:
+    """The trial VM.
+
+    Raises:
+        Conflict: It is gone.
+    """
+    build = subject.trial.vm
+    if build is None or build.state not in ("complete", "kept"):
+        raise Conflict("the trial VM is gone", hint="certify the image again")
+    return Guest(subject, build)
+
+
+def ask(subject: Certification, injected: PurePosixPath) -> Asked:
+    """Ask all that is decided by one login, and by the console's log."""
+    guest, token = the_guest(subject), str(subject.plan["token"])
+    step = (guest.build.fault or {}).get("step")
+    # Where step 49 has waited in vain already, nobody waits once more.
+    limit = settings().ready_wait_s or guest.image.boot_timeout_s
+    greeting = guest.banner(limit if step in (47, 48) else 0.0)
+    at, said, done = now(), {}, None
+    if greeting is not None:
+        mark = uuid.uuid4().hex
+        done = guest.run(script(mark, injected, int(limit)), limit + _SCRIPT_S)
+        said = dict(answers(done.output, mark))
+        at = now()
+        get_run_logger().info("the guest was asked, %.1f s", done.duration_s)
+    login = Login(
+        banner=greeting,
+        let_in="end" in said,
+        said=line_of(done.output) if done is not None and "end" not in said else "",
+        stranger=greeting is not None and guest.lets_in_a_stranger(),
+        console=tail(guest.console),
+    )
+    wanted = _wanted(subject, guest, token, at)
+    outcomes = [key_login(login), boot_log(milestones(guest.console))]
+    if login.let_in:
+        outcomes += [test(said, wanted) for test in INSIDE.values()]
+    else:
+        outcomes += not_run("nobody can log in", INSIDE)
+    return Asked(login.let_in, at, _versions(said), outcomes)
+
+
+def _wanted(subject: Certification, guest: Guest, token: str, at: datetime) -> Wanted:
+    image = guest.image
+    injected = bool(guest.build.request.get("inject"))
+    marker = subject.store.journal.entries(guest.build.id, guest.build.generation)
+    ready = any(entry.step == 49 and entry.state == "done" for entry in marker)
+    return Wanted(
+        name=subject.trial.name,
+        disk_gib=subject.flavor.disk_gib,
+        zone=subject.certify_request.timezone,
+        at=at,
+        injected=token if injected else None,
+        why_not_injected="it is encrypted" if image.encrypted else "its root is not known for ext4",
+        script=token,
+        marker=(image.ready_marker or "") if ready else "",
+    )
+
+
+def _versions(said: Mapping[str, str]) -> dict[str, str]:
+    """What a guest says of its own versions."""
+    release = dict(
+        line.partition("=")[::2] for line in said.get("release", "").splitlines() if "=" in line
+    )
+    found = {"guest": release.get("PRETTY_NAME", "").strip("\"'"), "kernel": said.get("kernel", "")}
+    if said.get("agent"):
+        found["cloud-init"] = said.get("cloud-init", "")
+    return {name: line_of(text) for name, text in found.items() if text}
+
+
+class _Failed(Exception):
+    """An act of a trial did not succeed; why, in words."""
+
+
+def _acts(work: Callable[[list[str]], None]) -> Trial:
+    """A trial, whose acts are noted one by one."""
+    done: list[str] = []
+    try:
+        work(done)
+    except _Failed as error:
+        return Trial(done, str(error))
+    return Trial(done)
+
+
+def _said(done: Execution) -> str:
+    """What a script said that succeeded.
+
+    Raises:
+        _Failed: It did not.
+    """
+    if done.exit_code != 0:
+        code = "was given up" if done.exit_code is None else f"ends with {done.exit_code}"
+        raise _Failed(f"the guest's shell {code}: {line_of(done.output)}")
+    return done.output.strip()
+
+
+def try_volume(subject: Certification) -> Outcome:
+    """Plug a volume in, have it formatted and written, unplug it, plug it in, and read it."""
+    guest, world, trial = the_guest(subject), subject.world, subject.trial
+    volume_id = str(uuid.uuid5(uuid.UUID(guest.build.id), "certificate"))
+    words = str(subject.plan["token"])
+
+    def attach() -> Volume:
+        return trial.under_lease(
+            guest.build, lambda: attach_volume(world, guest.build, volume_id, _VOLUME_GIB)
+        )
+
+    def detach(*, delete: bool) -> None:
+        try:
+            trial.under_lease(
+                guest.build, lambda: detach_volume(world, guest.build, volume_id, delete=delete)
+            )
+        except Transient as error:
+            raise _Failed(error.message) from error
+
+    def work(done: list[str]) -> None:
+        plugged = attach()
+        done.append(f"attached, {plugged.size_gib} GiB, serial {volume_id[:20]}")
+        done.append(_said(guest.run(write_volume(volume_id[:20], words, _APPEARS_S))))
+        detach(delete=False)
+        done.append("detached")
+        attach()
+        read = _said(guest.run(read_volume(volume_id[:20], _APPEARS_S)))
+        if read != words:
+            raise _Failed(f"attached again, it holds {line_of(read)!r}, not {words!r}")
+        done.append("attached again: what was written is read")
+        detach(delete=True)
+
+    return volume(_acts(work))
+
+
+def try_snapshot(subject: Certification) -> Outcome:
+    """Write a file, take a snapshot, change the file, revert, and read the file."""
+    guest, world = the_guest(subject), subject.world
+    snapshots = InternalSnapshots(world.hypervisor.connection, world.site)
+    before = f"{subject.plan['token']} before"
+    vm_id = guest.build.id
+
+    def take() -> None:
+        snapshots.take(vm_id, _SNAPSHOT)
+
+    def revert() -> None:
+        world.hypervisor.destroy(vm_id)
+        snapshots.revert(vm_id, _SNAPSHOT)
+        world.hypervisor.resume(vm_id)
+
+    def act(change: Callable[[], None]) -> None:
+        try:
+            subject.trial.under_lease(guest.build, change)
+        except (Conflict, GuestFault, HostFault, Unsupported) as error:
+            raise _Failed(error.message) from error
+
+    def work(done: list[str]) -> None:
+        _said(guest.run(keep(before)))
+        act(take)
+        done.append("taken of the running guest")
+        _said(guest.run(keep("after")))
+        act(revert)
+        limit = settings().ready_wait_s or guest.image.boot_timeout_s
+        if guest.banner(limit) is None:
+            raise _Failed("reverted to, the guest does not answer any more")
+        read = _said(guest.run(kept()))
+        if read != before:
+            raise _Failed(f"reverted to, a file holds {line_of(read)!r}, not what it held before")
+        done.append("reverted to: the file is as it was before, and the guest answers")
+        act(lambda: snapshots.delete(vm_id, _SNAPSHOT))
+
+    return snapshot(_acts(work))
