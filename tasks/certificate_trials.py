@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from prefect import get_run_logger
 
 from blocks.errors import Conflict, GuestFault, HostFault, Transient, Unsupported
 from blocks.guest import Execution, accepts_key, banner, execute, login_command
 from blocks.guest.key_files import make_key_pair
 from blocks.hypervisor import milestones, tail
+from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.images.certification import (
     INSIDE,
     Login,
