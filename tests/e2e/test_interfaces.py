@@ -12,6 +12,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,11 @@ from blocks import changes, marks
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, PortKind
+from blocks.volumes import VolumePool
 from tasks.interface_change import attach_interface, detach_interface
+from tasks.volume_change import attach_volume, detach_volume
 from tests.cloud import Cloud
+from tests.inventory import differences
 from tests.prefect_api import api
 from tests.waiting import eventually
 
@@ -170,6 +174,62 @@ def test_a_change_that_was_stopped_is_done_by_the_same_again(
     assert [one.id for one in cloud.ports("few")] == [first.id]
     assert cloud.json("network", "show", "--check")["clean"]
     assert cloud.json("audit")["clean"]
+
+
+def test_a_volume_plugged_in_and_out_again(cloud: Cloud) -> None:
+    """A new one is in the guest; unplugged it stays the VM's, through a stop and a start."""
+    before = cloud.inventory()
+    told = cloud.json("vm", "attach-volume", "few", "--size", "1")
+    [volume] = told["volumes"]
+    assert volume["device"] == "vdb"
+    serial = "/sys/block/vdb/serial"
+    eventually(lambda: "vdb" in cloud.ssh("few", "ls /sys/block"), "vdb in the guest")
+    assert cloud.ssh("few", f"cat {serial}").strip() == volume["id"][:20]
+    cloud.ssh("few", "echo kept | dd of=/dev/vdb conv=fsync 2>/dev/null")
+    assert cloud.json("audit")["clean"]
+
+    [detached] = cloud.json("vm", "detach-volume", "few", "vdb")["volumes"]
+    assert (detached["id"], detached["device"]) == (volume["id"], "")
+    assert "vdb" not in cloud.ssh("few", "ls /sys/block")
+    world, build = cloud.world, cloud.build("few")
+    world.hypervisor.destroy(build.id)
+    cloud.fifty("vm", "start", "few")
+    assert "vdb" not in cloud.ssh("few", "ls /sys/block")
+    assert "detached, 1 GiB" in cloud.fifty("vm", "show", "few")
+
+    cloud.fifty("vm", "attach-volume", "few", "--volume", volume["id"])
+    eventually(lambda: "vdb" in cloud.ssh("few", "ls /sys/block"), "vdb in the guest")
+    assert cloud.ssh("few", "head -n 1 /dev/vdb") == "kept\n"
+    world.hypervisor.destroy(build.id)
+    cloud.fifty("vm", "start", "few")
+    assert cloud.ssh("few", "head -n 1 /dev/vdb") == "kept\n"
+    for words in (("attach-volume", "few"), ("detach-volume", "few", "vdc")):
+        cloud.fifty("vm", *words, code=1)
+    cloud.fifty("vm", "detach-volume", "few", volume["id"], "--delete")
+    assert not Path(volume["path"]).exists()
+    assert differences(before, cloud.inventory()) == []
+    assert cloud.json("audit")["clean"]
+
+
+def test_a_volume_that_was_stopped_halfway_is_done_by_the_same_again(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before QEMU has the disk, and before its file is gone."""
+    world, build = cloud.world, cloud.build("few")
+    before = cloud.inventory()
+    volume_id, token = str(uuid.uuid4()), world.store.leases.acquire(build.id, "test")
+    attach = partial(attach_volume, world, build, volume_id, 1)
+    detach = partial(detach_volume, world, build, volume_id, delete=True)
+    try:
+        stop_in(monkeypatch, LibvirtHost, "attach_disk", attach)
+        for _twice in range(2):
+            assert attach().device == "vdb"
+        stop_in(monkeypatch, VolumePool, "delete", detach)
+        for _twice in range(2):
+            detach()
+    finally:
+        world.store.leases.release(build.id, token)
+    assert differences(before, cloud.inventory()) == []
 
 
 def stop_in(
