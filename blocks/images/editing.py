@@ -98,9 +98,7 @@ class Editor:
 
     def settle(self, image_id: str) -> int:
         """Bring the file systems of an image that was begun to rest; see `replay_journals`."""
-        overlay = self._overlay(image_id)
-        with self._exports.open(overlay, ImageFormat.QCOW2) as raw:
-            return replay_journals(raw, overlay.parent)
+        return replay_journals(self._overlay(image_id), ImageFormat.QCOW2, self._exports)
 
     def change(
         self,

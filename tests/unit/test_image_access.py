@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import FiftyError, InvalidRequest, NotFound, UnsafeImage, Unsupported
+from blocks.changes import collecting
+from blocks.errors import FiftyError, GuestFault, InvalidRequest, NotFound, UnsafeImage, Unsupported
 from blocks.images.access.base import Put, Remove
+from blocks.images.access.journals import replay_journal
 from blocks.images.access.mount_table import read_fstab
 from blocks.images.access.without_kernel import DebugfsAccess
 from blocks.images.file_systems import Kind
@@ -265,3 +267,38 @@ def test_fstab_is_read_as_fstab_5_says() -> None:
         ("/dev/vda2", "none", ("sw",), "0"),
     ]
     assert bad == ["rubbish", "/dev/vda3 relative ext4 defaults 0 0"]
+
+
+def power_cut(tmp_path: Path, content: str) -> Path:
+    """A root file system whose journal has an update of /etc/passwd that is still to be done."""
+    part = Part(ROOT, label="root", options=("-b", "1024"))
+    disk = make_disk(tmp_path / "disk", [part], "none")
+    block = run("debugfs", "-R", "blocks /etc/passwd", disk).split()[0]
+    (tmp_path / "block").write_bytes(content.encode().ljust(1024, b"\0"))
+    commands = f"journal_open\njournal_write -b {block} {tmp_path / 'block'}\njournal_close\n"
+    run("debugfs", "-w", "-f", "-", disk, stdin=commands)
+    return disk
+
+
+def test_a_journal_is_replayed_before_anything_is_written(tmp_path: Path) -> None:
+    before, after = ROOT["etc/passwd"], "ROOT:x:0:0::/root:/bin/sh\n"
+    disk = power_cut(tmp_path, after)
+    assert not read_map(disk).file_systems[0].clean
+    with opened(disk, tmp_path / "scratch") as access:
+        assert access.text("/etc/passwd") == before
+        with pytest.raises(GuestFault, match="was not unmounted"):
+            access.apply([Put("/etc/new", b"x", 0o644)])
+    with collecting() as changes:
+        replay_journal(disk)
+    assert [change.command.split()[:3] for change in changes] == [["e2fsck", "-f", "-p"]]
+    assert read_map(disk).file_systems[0].clean
+    with opened(disk, tmp_path / "again") as access:
+        assert access.text("/etc/passwd").startswith(after)
+        access.apply([Put("/etc/new", b"x", 0o644)])
+
+
+def test_a_file_system_that_nobody_can_mend_alone_is_refused(tmp_path: Path) -> None:
+    disk = power_cut(tmp_path, "")
+    run("debugfs", "-w", "-R", "clri <2>", disk)
+    with pytest.raises(GuestFault, match="not consistent"):
+        replay_journal(disk)

@@ -11,8 +11,10 @@ from pathlib import Path
 from blocks import changes
 from blocks.commands import Confinement, Limits, run
 from blocks.errors import GuestFault
+from blocks.images.exports import Exports
 from blocks.images.file_systems import EXT
 from blocks.images.partitions import read_map
+from blocks.resources.image import ImageFormat
 
 _LIMITS = Limits(memory_bytes=1024**3, cpu_s=600)
 _TIMEOUT_S = 1800
@@ -20,12 +22,13 @@ _TIMEOUT_S = 1800
 _WELL = (0, 1)
 
 
-def replay_journals(raw: Path, scratch: Path) -> int:
+def replay_journals(disk: Path, form: ImageFormat, exports: Exports) -> int:
     """Do what the journals of a disk's ext file systems still hold; twice is once.
 
     Args:
-        raw: The disk as a raw file, to be written.
-        scratch: A directory for the process to be in.
+        disk: The disk, to be written; no QEMU may be using it.
+        form: Its format.
+        exports: How it is seen as a raw file.
 
     Returns:
         How many file systems that changed.
@@ -33,21 +36,36 @@ def replay_journals(raw: Path, scratch: Path) -> int:
     Raises:
         GuestFault: One cannot be brought to rest without asking somebody.
     """
-    unclean = [one for one in read_map(raw).file_systems if one.kind in EXT and not one.clean]
+    with exports.open(disk, form, writable=False) as raw:
+        unclean = [one for one in read_map(raw).file_systems if one.kind in EXT and not one.clean]
     for held in unclean:
-        words = ["e2fsck", "-p", f"{raw.absolute()}?offset={held.offset}"]
-        done = run(
-            *words,
-            cwd=scratch,
-            limits=Confinement(_LIMITS, (), (raw.absolute(),)),
-            ok_codes=range(256),
-            timeout_s=_TIMEOUT_S,
-        )
-        if done.returncode not in _WELL:
-            raise GuestFault(
-                f"the {held.kind} file system at {held.offset} is not consistent",
-                hint="run e2fsck in the guest, or shut it down in order and take it then",
-                details=done.stdout.splitlines()[:20],
-            )
-        changes.record(f"Replayed the journal of the {held.kind} file system", words)
+        # Not by `?offset=`: e2fsck forgets it when it reads the superblock again.
+        with exports.open(disk, form, window=(held.offset, held.size)) as raw:
+            replay_journal(raw)
     return len(unclean)
+
+
+def replay_journal(raw: Path) -> None:
+    """Do what the journal of an ext file system still holds.
+
+    Args:
+        raw: A file with this file system alone; its directory is scratch space.
+
+    Raises:
+        GuestFault: It cannot be brought to rest without asking somebody.
+    """
+    words = ["e2fsck", "-f", "-p", str(raw.absolute())]
+    done = run(
+        *words,
+        cwd=raw.parent,
+        limits=Confinement(_LIMITS, (), (raw.absolute(),)),
+        ok_codes=range(256),
+        timeout_s=_TIMEOUT_S,
+    )
+    if done.returncode not in _WELL:
+        raise GuestFault(
+            "a file system is not consistent, and nobody can mend it without being asked",
+            hint="run e2fsck in the guest, or shut it down in order and take it then",
+            details=(done.stdout + done.stderr).splitlines()[:20],
+        )
+    changes.record("Replayed the journal of a file system", words)
