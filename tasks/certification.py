@@ -26,7 +26,7 @@ from tasks.certificate_build import CERTIFICATE, Certification, Trial
 from tasks.certificate_trials import ask, try_snapshot, try_volume
 from tasks.draft import describe_all
 from tasks.image_names import admitted
-from tasks.image_origin import find_image, require_active
+from tasks.image_origin import own_image, require_active
 
 step = CERTIFICATE.stage("I")
 
@@ -51,7 +51,8 @@ def validate_certification(build: Build, form: dict[str, Any], store: StateStore
     if wrong:
         raise InvalidRequest("the certification request is wrong", details=wrong)
     request = CertifyRequest.model_validate(form)
-    image = find_image(store, caller, request.name)
+    # Others would be told what it says.
+    image = own_image(store, caller, request.name)
     require_active(image)
     if image.os == "windows":
         raise Unsupported("what a guest is asked here no Windows understands")

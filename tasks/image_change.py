@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.errors import Conflict, Denied
-from blocks.resources import Image, ImageChange
+from blocks.resources import ImageChange
 from blocks.resources.image import Deactivation
 from blocks.state import Caller
 from blocks.state.tables.base import now
 from blocks.world import World
-from tasks.image_origin import find_image
+from tasks.image_origin import own_image
 from tasks.one_change import Changes
-from tasks.policy import allows, check_policy
+from tasks.policy import check_policy
 
 _SETTABLE = ("min_disk_gib", "min_ram_mib", "os", "login_user", "injectable")
 
@@ -26,26 +26,9 @@ def _wrong(request: ImageChange) -> Sequence[str]:
     return wrong
 
 
-def _own(world: World, caller: Caller, name: str) -> Image:
-    """The image, if the caller may change it.
-
-    Raises:
-        NotFound: There is none that the caller can see.
-        Denied: It is another tenant's.
-    """
-    if allows(caller, "any:foreign"):
-        for image in world.store.images.list(None):
-            if image.id == name:
-                return image
-    image = find_image(world.store, caller, name)
-    if image.tenant_id != caller.tenant_id and not allows(caller, "any:foreign"):
-        raise Denied(f"the image {name!r} is another tenant's", hint="ask its owner")
-    return image
-
-
 def deactivate(world: World, caller: Caller, request: ImageChange) -> str:
     """Let no new VM be made from it; those that there are go on. As Glance's deactivate."""
-    image = _own(world, caller, request.name)
+    image = own_image(world.store, caller, request.name)
     if image.status != "active":
         return f"{image.reference} is {image.status} already"
     by = f"{caller.tenant} ({caller.role})"
@@ -61,7 +44,7 @@ def activate(world: World, caller: Caller, request: ImageChange) -> str:
         Conflict: Another image replaced it.
         Denied: An admin withdrew it, and the caller is none.
     """
-    image = _own(world, caller, request.name)
+    image = own_image(world.store, caller, request.name)
     if image.status == "active":
         return f"{image.reference} is active already"
     if image.deactivation is None:
@@ -77,7 +60,7 @@ def activate(world: World, caller: Caller, request: ImageChange) -> str:
 
 def share(world: World, caller: Caller, request: ImageChange) -> str:
     """Let one more tenant use it. As a member of an image in Glance."""
-    image = _own(world, caller, request.name)
+    image = own_image(world.store, caller, request.name)
     other = world.store.tenants.id_of(request.tenant or "")
     if image.visibility == "public":
         raise Conflict(f"the image {image.reference!r} is public: every tenant can use it")
@@ -88,7 +71,7 @@ def share(world: World, caller: Caller, request: ImageChange) -> str:
 
 def unshare(world: World, caller: Caller, request: ImageChange) -> str:
     """Let a tenant use it no more; what it has made from it stays."""
-    image = _own(world, caller, request.name)
+    image = own_image(world.store, caller, request.name)
     other = world.store.tenants.id_of(request.tenant or "")
     left = tuple(one for one in image.shared_with if one != other)
     visibility = image.visibility if left or image.visibility != "shared" else "private"
@@ -98,7 +81,7 @@ def unshare(world: World, caller: Caller, request: ImageChange) -> str:
 
 def describe_image(world: World, caller: Caller, request: ImageChange) -> str:
     """Set what is said of it; only what the request names."""
-    image = _own(world, caller, request.name)
+    image = own_image(world.store, caller, request.name)
     fields = {field: value for field in _SETTABLE if (value := getattr(request, field)) is not None}
     if request.visibility is not None:
         if request.visibility == "public":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from blocks.errors import Conflict, NotFound
+from blocks.errors import Conflict, Denied, NotFound
 from blocks.resources import Image
 from blocks.state import Caller, StateStore
+from tasks.policy import allows
 
 #: An edit of an edit of an edit: longer chains are not followed.
 _LONGEST = 32
@@ -22,6 +23,24 @@ def find_image(store: StateStore, caller: Caller, word: str) -> Image:
         if image.id == word:
             return image
     return store.images.find(caller.tenant_id, word)
+
+
+def own_image(store: StateStore, caller: Caller, word: str) -> Image:
+    """The image of a name or an id, if the caller may change what is said of it.
+
+    Raises:
+        NotFound: There is none that the caller can see.
+        Denied: It is another tenant's.
+    """
+    foreign = allows(caller, "any:foreign")
+    if foreign:
+        for image in store.images.list(None):
+            if image.id == word:
+                return image
+    image = find_image(store, caller, word)
+    if image.tenant_id != caller.tenant_id and not foreign:
+        raise Denied(f"the image {word!r} is another tenant's", hint="ask its owner")
+    return image
 
 
 def require_active(image: Image) -> None:
