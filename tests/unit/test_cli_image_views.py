@@ -44,3 +44,23 @@ def test_of_a_check_what_did_not_pass_is_told_a_line_each() -> None:
         ("checked", "1 fail, 2 pass (2026-11-22, by debugfs)"),
         ("check fail", "No keys: /a; /b"),
     ]
+
+
+def test_of_a_certificate_each_test_is_told_a_line_each() -> None:
+    test = {"title": "the time zone is right", "verdict": "pass", "evidence": ["date", "UTC"]}
+    held = {
+        "sha256": "a",
+        "certified_at": "2026-11-23",
+        "passed": True,
+        "flavor": "tiny",
+        "versions": {"qemu": "7.2", "kernel": "6.1"},
+        "tests": [test, {**test, "verdict": "not run", "evidence": ["nobody can log in"]}],
+    }
+    assert list(facts({"sha256": "a", "certificate": held}))[1:] == [
+        ("certificate", "passed (2026-11-23, flavor tiny)"),
+        ("tested with", "qemu 7.2, kernel 6.1"),
+        ("test pass", "the time zone is right: date; UTC"),
+        ("test not run", "the time zone is right: nobody can log in"),
+    ]
+    [_sum, (_name, told), *_rest] = facts({"sha256": "b", "certificate": {**held, "passed": False}})
+    assert told == "not passed, of another file (2026-11-23, flavor tiny)"
