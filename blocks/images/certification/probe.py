@@ -21,6 +21,7 @@ export PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin" LC_ALL=C
 if [ "$(id -u)" = 0 ] || ! sudo -n true 2>/dev/null; then as=; else as="sudo -n"; fi
 part() {{ printf '\\n{token} %s\\n' "$1"; shift; "$@" 2>&1 </dev/null | head -c {longest}; }}
 code() {{ "$@" 2>&1; echo "exit $?"; }}
+show() {{ cat "$1" 2>/dev/null || $as cat "$1"; }}
 agent() {{
     command -v cloud-init || [ ! -e /etc/cloud/cloud.cfg ] || echo /etc/cloud/cloud.cfg
 }}
@@ -32,17 +33,17 @@ if [ -n "$(agent)" ]; then
     done
 fi
 part agent agent
-part result $as cat /run/cloud-init/result.json
-part status $as cat /run/cloud-init/status.json
-part script $as cat {script_ran}
-part injected code $as cat {injected}
+part result show /run/cloud-init/result.json
+part status show /run/cloud-init/status.json
+part script show {script_ran}
+part injected code show {injected}
 part hostname hostname
 part clock date '+%s %z %Z'
 part root df -P -k /
 part fstab sh -c '[ ! -e /etc/fstab ] || cat /etc/fstab'
 part mounts cat /proc/mounts
 part mount-a code sh -c "[ ! -e /etc/fstab ] || $as mount -a"
-part tmp $as ls -A /tmp
+part tmp ls -A /tmp
 part release cat /etc/os-release
 part kernel uname -r
 part cloud-init cloud-init --version
