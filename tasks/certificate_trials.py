@@ -5,20 +5,16 @@ Nothing here decides: `blocks.images.certification` does, by the evidence.
 
 from __future__ import annotations
 
-import shlex
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import PurePosixPath
 
 from prefect import get_run_logger
 
 from blocks.errors import Conflict, GuestFault, HostFault, Transient, Unsupported
-from blocks.guest import Execution, accepts_key, banner, execute, login_command
-from blocks.guest.key_files import make_key_pair
+from blocks.guest import Execution
 from blocks.hypervisor import milestones, tail
 from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.images.certification import (
@@ -36,81 +32,17 @@ from blocks.images.certification import (
 from blocks.images.certification.acts import keep, kept, read_volume, write_volume
 from blocks.images.certification.certificate import line_of
 from blocks.images.certification.probe import answers, script
-from blocks.marks import dhcp_namespace
-from blocks.resources import Image, Volume
+from blocks.resources import Volume
 from blocks.settings import settings
-from blocks.state import Build
 from blocks.state.tables.base import now
 from tasks.certificate_build import Certification
+from tasks.certificate_guest import SCRIPT_S, Guest, the_guest
 from tasks.volume_change import attach_volume, detach_volume
 
-_SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=30", "ServerAliveInterval=15")
-_ANSWER_TIMEOUT_S = 5.0
-_POLL_S = 0.2
-#: How long a guest may take for one script, besides what it waits for in it.
-_SCRIPT_S = 180.0
 #: How long a disk that is plugged in may take to be seen by the guest.
 _APPEARS_S = 30
 _VOLUME_GIB = 1
 _SNAPSHOT = "certificate"
-
-
-class Guest:
-    """The trial VM as one that can be asked.
-
-    Args:
-        subject: The certification.
-        build: The trial VM's build.
-    """
-
-    def __init__(self, subject: Certification, build: Build) -> None:
-        self.build = build
-        self._subject = subject
-        self._store = subject.store
-        self.image: Image = subject.image
-        [self._port] = self._store.ports.of_device(build.id)
-        self.directory = subject.world.directories.path(build.id)
-        self.console = self.directory / "console.log"
-
-    @property
-    def _at(self) -> tuple[str, str]:
-        return dhcp_namespace(self._port.network_id), self.image.login_user
-
-    def banner(self, limit_s: float) -> str | None:
-        """What its SSH server says first, waited for as long as it runs; None for nothing."""
-        deadline = time.monotonic() + limit_s
-        address = self._port.addresses[0].address
-        while (words := banner(self._at[0], address, _ANSWER_TIMEOUT_S)) is None:
-            runs = self._subject.world.hypervisor.state(self.build.id) == "running"
-            if time.monotonic() > deadline or not runs:
-                return None
-            time.sleep(_POLL_S)
-        return words
-
-    def run(self, text: str, timeout_s: float = _SCRIPT_S) -> Execution:
-        """Run a script of the guest's shell, by the trial's key."""
-        private = self._subject.directory / "trial"
-        options = [word for option in _SSH_OPTIONS for word in ("-o", option)]
-        words = login_command(
-            *self._at,
-            self._port.addresses[0].address,
-            self.directory / "known_hosts",
-            ["-T", "-i", str(private), *options],
-        )
-        # Whatever the login shell is: the script is for sh.
-        return execute([*words, "--", f"exec sh -c {shlex.quote(text)}"], timeout_s)
-
-    def lets_in_a_stranger(self) -> bool:
-        """Whether it would let in the owner of a key that was made just now."""
-        with TemporaryDirectory() as folder:
-            public, _private = make_key_pair(Path(folder), "stranger")
-            return accepts_key(
-                *self._at,
-                self._port.addresses[0].address,
-                public,
-                self.directory / "known_hosts",
-                _ANSWER_TIMEOUT_S,
-            )
 
 
 @dataclass(frozen=True)
@@ -130,18 +62,6 @@ class Asked:
     outcomes: Sequence[Outcome]
 
 
-def the_guest(subject: Certification) -> Guest:
-    """The trial VM.
-
-    Raises:
-        Conflict: It is gone.
-    """
-    build = subject.trial.vm
-    if build is None or build.state not in ("complete", "kept"):
-        raise Conflict("the trial VM is gone", hint="certify the image again")
-    return Guest(subject, build)
-
-
 def ask(subject: Certification, injected: PurePosixPath) -> Asked:
     """Ask all that is decided by one login, and by the console's log."""
     guest, token = the_guest(subject), str(subject.plan["token"])
@@ -152,7 +72,7 @@ def ask(subject: Certification, injected: PurePosixPath) -> Asked:
     at, said, done = now(), {}, None
     if greeting is not None:
         mark = uuid.uuid4().hex
-        done = guest.run(script(mark, injected, int(limit)), limit + _SCRIPT_S)
+        done = guest.run(script(mark, injected, int(limit)), limit + SCRIPT_S)
         said = dict(answers(done.output, mark))
         at = now()
         get_run_logger().info("the guest was asked, %.1f s", done.duration_s)
@@ -275,6 +195,9 @@ def try_snapshot(subject: Certification) -> Outcome:
     def revert() -> None:
         world.hypervisor.destroy(vm_id)
         snapshots.revert(vm_id, _SNAPSHOT)
+        # libvirt has put back its definition of then; and QEMU's start, its ports' rates.
+        world.hypervisor.define(world.store.builds.get(vm_id).plan["xml"])
+        world.hypervisor.start_paused(vm_id)
         world.hypervisor.resume(vm_id)
 
     def act(change: Callable[[], None]) -> None:

@@ -1,21 +1,19 @@
 """The capture of a VM's disk as an image: its steps, beside those of a build in the catalogue.
 
-The disk is frozen for as long as it is read; the VM may run, start and stop meanwhile: what it
-writes goes into a layer of its own, which is merged again afterwards.
+The disk is read from a snapshot that is taken for it, and deleted when it was read; the VM may
+run, start and stop meanwhile.
 """
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect import get_run_logger
+from prefect.client.schemas.objects import State
 
-from blocks.errors import Conflict, InvalidRequest, UnsafeImage, Unsupported
-from blocks.hypervisor.disk_layers import layer_name
-from blocks.hypervisor.snapshots import Snapshots
+from blocks.errors import Conflict, InvalidRequest, NeedsAttention, UnsafeImage, Unsupported
 from blocks.images import ImageStore
 from blocks.images.access.base import Access
 from blocks.images.editing import EditedImage
@@ -27,10 +25,16 @@ from tasks.draft import describe_all
 from tasks.image_build import forget_image, step
 from tasks.image_names import admitted, named
 from tasks.policy import allows
-from tasks.run import lease
-from tasks.vm_build import VmBuild
-
-T = TypeVar("T")
+from tasks.run import Runner
+from tasks.session import create, delete_build
+from tasks.snapshot_take import (
+    SNAPSHOT,
+    SNAPSHOT_KIND,
+    make_available,
+    record_snapshot,
+    validate_snapshot,
+)
+from tasks.snapshot_take import freeze_disk as freeze_snapshot
 
 
 @step(41, "Validate the capture request")
@@ -69,37 +73,42 @@ def validate_capture(build: Build, form: dict[str, Any], store: StateStore) -> s
     return vm.id
 
 
-def melt_disk(build: Build, world: World) -> None:
-    """Merge what the VM has written meanwhile into its disk; a VM that is gone has none."""
-    vm_id = build.plan["captures"]
-
-    def melt(vm: Build) -> None:
-        if vm.state != "deleted":
-            layers = _layers(world)
-            layers.melt(vm_id, _layer(build, world))
-
-    _at_rest(world, vm_id, melt)
+def give_up_snapshot(build: Build, world: World) -> None:
+    """Delete the snapshot: what the VM has written meanwhile is merged into its disk."""
+    taken = _snapshot_build(build, world.store)
+    if taken is None or taken.state in ("refused", "undone", "deleted"):
+        return
+    state = _apart(lambda: delete_build(SNAPSHOT_KIND, world, taken))
+    if not state.is_completed():
+        raise NeedsAttention(f"the snapshot could not be deleted: {state.message}")
 
 
-@step(42, "Freeze the disk", undo=melt_disk)
+@step(42, "Freeze the disk", undo=give_up_snapshot)
 def freeze_disk(build: Build, capture_request: CaptureRequest, world: World) -> str:
-    """Have the VM write into a new layer: what is below stays as it is, and is read.
+    """Take a snapshot: what is below stays as it is, and is read; the VM goes on.
 
     Here Nova makes an external snapshot and later a block commit, too
     (`nova.virt.libvirt.driver.LibvirtDriver._live_snapshot`).
     """
-    vm_id = build.plan["captures"]
+    form = {
+        "vm": build.plan["captures"],
+        "name": f"capture-{build.id[:8]}",
+        "quiesce": capture_request.quiesce,
+        "request_id": _request_id(build),
+        "credentials": build.credentials,
+    }
+    state = _apart(lambda: create(SNAPSHOT_KIND, form, _take_snapshot))
+    taken = _snapshot_build(build, world.store)
+    if taken is None or taken.state != "complete":
+        raise Conflict(f"the disk cannot be taken: {(state.message or '').splitlines()[0]}")
+    return taken.id
 
-    def freeze(vm: Build) -> Path:
-        if vm.state != "complete":
-            raise Conflict(f"{vm.name} is {vm.state}")
-        layers = _layers(world)
-        quiesce = capture_request.quiesce
-        return layers.freeze(vm_id, _layer(build, world), quiesce=quiesce)
 
-    frozen = _at_rest(world, vm_id, freeze)
-    world.store.builds.note(build.id, frozen=str(frozen))
-    return str(frozen)
+def _take_snapshot(run: Runner) -> None:
+    run(validate_snapshot)
+    run(record_snapshot)
+    run(freeze_snapshot)
+    run(make_available)
 
 
 def remove_capture(build: Build, images: ImageStore) -> None:
@@ -109,12 +118,13 @@ def remove_capture(build: Build, images: ImageStore) -> None:
 
 
 @step(43, "Begin the image", undo=remove_capture)
-def begin_capture(build: Build, images: ImageStore) -> str:
+def begin_capture(build: Build, images: ImageStore, world: World) -> str:
     """Put an overlay on the frozen disk: what is changed goes there, the disk is only read.
 
     File systems of a guest that ran are as after a power cut: their journals are replayed.
     """
-    frozen = Path(build.plan["frozen"])
+    taken = world.store.snapshots.get(_required(_snapshot_build(build, world.store)).id)
+    frozen = world.directories.path(taken.instance_id) / str(taken.frozen)
     overlay = images.editor.begin_on(frozen, ImageFormat.QCOW2, build.id, "the VM's disk")
     images.editor.settle(build.id)
     return str(overlay)
@@ -155,8 +165,8 @@ def finish_capture(build: Build, images: ImageStore, store: StateStore) -> dict[
 
 @step(46, "Give the disk back")
 def give_back(build: Build, world: World) -> None:
-    """Merge what the VM has written meanwhile into its disk."""
-    melt_disk(build, world)
+    """Delete the snapshot: what the VM has written meanwhile is merged into its disk."""
+    give_up_snapshot(build, world)
 
 
 @step(47, "Record the captured image", undo=forget_image)
@@ -197,25 +207,21 @@ def record_capture(
     return build.id
 
 
-def _layers(world: World) -> Snapshots:
-    return Snapshots(world.hypervisor.connection, world.site)
+def _request_id(build: Build) -> str:
+    return f"capture-image/{build.id}/{build.generation}"
 
 
-def _layer(build: Build, world: World) -> Path:
-    """The layer that takes what the VM writes: named by the capture, so that it is found."""
-    return world.directories.path(build.plan["captures"]) / layer_name(build.id)
+def _snapshot_build(build: Build, store: StateStore) -> Build | None:
+    """The build of the snapshot that was taken for a capture; None before there is one."""
+    return store.builds.of_request(SNAPSHOT.name, build.credentials, _request_id(build))
 
 
-def _at_rest(world: World, vm_id: str, work: Callable[[Build], T]) -> T:
-    """Do something with a VM while nobody else works on it, apart from the step's own build.
+def _required(taken: Build | None) -> Build:
+    if taken is None or taken.state != "complete":
+        raise Conflict("the snapshot that was taken is gone", hint="capture it again")
+    return taken
 
-    Raises:
-        NotFound: There is none.
-    """
-    vm = world.store.builds.get(vm_id)
 
-    def body() -> T:
-        with lease(VmBuild(world, vm), "capture"):
-            return work(world.store.builds.get(vm_id))
-
-    return contextvars.copy_context().run(body)
+def _apart(work: Callable[[], State[Any]]) -> State[Any]:
+    """Do something that works on another build than the step that it is done in."""
+    return contextvars.copy_context().run(work)
