@@ -108,7 +108,7 @@ def validate_revert(
 def leave_snapshot(subject: RevertBuild, store: StateStore) -> None:
     """Say that nothing is done with the snapshot any more."""
     if not subject.is_gone:
-        store.snapshots.make_available(subject.snapshot_id)
+        store.snapshots.make_available(subject.snapshot_id, subject.build_id)
 
 
 @step(2, "Claim the snapshot", undo=leave_snapshot)
@@ -116,7 +116,7 @@ def claim_snapshot(subject: RevertBuild, store: StateStore) -> str:
     """See to it that nothing else is done with the VM's snapshots meanwhile."""
     with subject.alone:
         require_complete(store, subject.instance_id)
-        store.snapshots.begin(subject.snapshot_id, "reverting")
+        store.snapshots.claim(subject.snapshot_id, "reverting", subject.build_id)
         top = require_settled(subject, subject.layers.top(subject.instance_id))
         store.builds.note(subject.build_id, was_on=top.name)
     return top.name
@@ -231,5 +231,5 @@ def discard(subject: RevertBuild, store: StateStore) -> str:
         kept = {one.frozen for one in store.snapshots.of(subject.instance_id)}
         if snapshot.frozen is not None and was_on != subject.layer and was_on.name not in kept:
             disk_layers.remove(was_on)
-        store.snapshots.make_available(snapshot.id, current=True)
+        store.snapshots.make_available(snapshot.id, subject.build_id, current=True)
     return snapshot.name

@@ -203,7 +203,7 @@ def freeze_disk(subject: SnapshotBuild, world: World) -> str:
 @step(4, "Make the snapshot available")
 def make_available(build: Build, store: StateStore) -> str:
     """Say that it is whole, and that the VM goes on from it."""
-    store.snapshots.make_available(build.id, current=True)
+    store.snapshots.make_available(build.id, build.id, current=True)
     return build.id
 
 
@@ -252,4 +252,4 @@ def _begin_deletion(subject: SnapshotBuild) -> None:
                 hint="delete those first, but one; or revert to one of them",
             )
     if snapshot.status != "creating":
-        subject.store.snapshots.begin(snapshot.id, "deleting")
+        subject.store.snapshots.claim(snapshot.id, "deleting", subject.build_id)

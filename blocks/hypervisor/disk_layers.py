@@ -120,11 +120,28 @@ def root_disk(domain: etree._Element) -> etree._Element:
     Raises:
         HostFault: There is none.
     """
+    found = _root_disk(domain)
+    if found is None:
+        raise HostFault("the domain has no root disk", hint="look at it with `virsh dumpxml`")
+    return found
+
+
+def _root_disk(domain: etree._Element) -> etree._Element | None:
     for disk in domain.findall("devices/disk"):
         alias = disk.find("alias")
         if alias is not None and alias.get("name") == ROOT_ALIAS:
             return disk
-    raise HostFault("the domain has no root disk", hint="look at it with `virsh dumpxml`")
+    return None
+
+
+def keep_top(wanted: etree._Element, present: etree._Element) -> None:
+    """Have a definition name the layer that the present one names, where both have layers."""
+    new, old = _root_disk(wanted), _root_disk(present)
+    if new is None or old is None:
+        return
+    layers = [files_of(disk)[:1] for disk in (new, old)]
+    if layers[0] != layers[1] and layers[1] and layers[1][0].exists():
+        put_into(new, layers[1][0])
 
 
 def files_of(disk: etree._Element) -> list[Path]:

@@ -14,6 +14,7 @@ from lxml import etree
 
 from blocks import ages, changes
 from blocks.errors import Conflict, HostFault
+from blocks.hypervisor import disk_layers
 from blocks.hypervisor.connection import Connection
 from blocks.hypervisor.domain_mark import mark_of, mark_of_xml
 from blocks.inventory import Found
@@ -39,6 +40,7 @@ _UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+_INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 #: What libvirt's system daemon keeps of a domain, and of one that is running.
 _KEPT = ("/etc/libvirt/qemu/{}.xml", "/run/libvirt/qemu/{}.pid")
 
@@ -59,7 +61,8 @@ class Domains:
         """Make libvirt know a domain.
 
         The same definition again changes nothing, so that what was set meanwhile
-        (resource controls) stays.
+        (resource controls) stays. Of another one the root disk's layer is not taken: what
+        the domain has may hold what a guest has written.
 
         Raises:
             Conflict: Another's domain has this id or this name.
@@ -71,7 +74,9 @@ class Domains:
             domain = self._find(conn, instance_id)
             if domain is not None and mark_of(domain) == mark_of_xml(wanted):
                 return False
-            conn.defineXML(xml)
+            if domain is not None:
+                disk_layers.keep_top(wanted, etree.fromstring(domain.XMLDesc(_INACTIVE)))
+            conn.defineXML(etree.tostring(wanted, encoding="unicode"))
             return True
 
         if self.connection.call(f"define the domain {name}", define):

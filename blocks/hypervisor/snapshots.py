@@ -50,8 +50,7 @@ class Snapshots(RootDisk):
             The frozen file. Nothing writes it until `melt`.
 
         Raises:
-            Conflict: The layer's file is there, on another one than is on top now; or the
-                guest is off, and its memory is wanted, or its agent.
+            Conflict: The guest is off, and its memory is wanted, or its agent.
             Unsupported: No guest agent answers.
         """
         top = self._settled_top(instance_id)
@@ -61,6 +60,8 @@ class Snapshots(RootDisk):
         running = self.runs(instance_id)
         if not running and (memory or quiesce):
             raise Conflict("the guest is off: it has no memory to keep, and nothing to quiesce")
+        # One that is there and not on top was left by a freezing that was stopped: it is empty.
+        disk_layers.remove(layer)
         disk_layers.make(layer, top)
         if not running:
             self.switch(instance_id, layer)

@@ -11,6 +11,7 @@ from blocks.errors import Conflict, NotFound
 from blocks.resources import Snapshot
 from blocks.resources.snapshot import SnapshotStatus
 from blocks.state.database import Database
+from blocks.state.living import OVER
 from blocks.state.tables import BuildRow, SnapshotRow
 
 #: Each layer costs every read that finds nothing in it; libvirt ends at 200.
@@ -38,7 +39,7 @@ class Snapshots:
             if row is not None:
                 return _snapshot(row)
             there = _of(session, snapshot.instance_id)
-            _refuse_others_work(there, snapshot.id)
+            _refuse_others_work(session, there, snapshot.id)
             if any(one.name == snapshot.name for one in there):
                 raise Conflict(
                     f"the VM has a snapshot {snapshot.name!r} already",
@@ -55,6 +56,7 @@ class Snapshots:
             row = SnapshotRow(
                 **snapshot.model_dump(mode="json", exclude={*_KEPT, "parent_id", "created_at"}),
                 parent_id=parent,
+                claimed_by=snapshot.id,
                 created_at=snapshot.created_at,
                 kept=snapshot.model_dump(mode="json", include=_KEPT),
             )
@@ -97,34 +99,33 @@ class Snapshots:
         with self._database.read() as session:
             return [_snapshot(row) for row in session.scalars(select(SnapshotRow))]
 
-    def begin(self, snapshot_id: str, status: SnapshotStatus) -> None:
-        """Say what is being done with a snapshot; the same again is fine.
+    def claim(self, snapshot_id: str, status: SnapshotStatus, build_id: str) -> None:
+        """Say what is being done with a snapshot, and by which build; again is fine.
 
         Raises:
             NotFound: There is none.
-            Conflict: It, or another one of the instance, is being worked on.
+            Conflict: Another build works on it, or on another one of the instance.
         """
         with self._database.write() as session:
             row = session.get(SnapshotRow, snapshot_id)
             if row is None:
                 raise NotFound(f"there is no snapshot with id {snapshot_id}")
-            if row.status not in ("available", status):
-                raise Conflict(f"the snapshot {row.name!r} is {row.status}")
-            _refuse_others_work(_of(session, row.instance_id), snapshot_id)
-            row.status = status
+            _refuse_others_work(session, _of(session, row.instance_id), build_id)
+            row.status, row.claimed_by = status, build_id
 
-    def make_available(self, snapshot_id: str, *, current: bool = False) -> None:
-        """Say that nothing is being done with a snapshot; one that is gone is fine.
+    def make_available(self, snapshot_id: str, build_id: str, *, current: bool = False) -> None:
+        """Say that a build is through with a snapshot; where it has no claim, nothing happens.
 
         Args:
             snapshot_id: Which.
+            build_id: The build.
             current: Whether the instance goes on from this one now.
         """
         with self._database.write() as session:
             row = session.get(SnapshotRow, snapshot_id)
-            if row is None:
+            if row is None or row.claimed_by not in (build_id, None):
                 return
-            row.status = "available"
+            row.status, row.claimed_by = "available", None
             if current:
                 for one in _of(session, row.instance_id):
                     one.current = one.id == snapshot_id
@@ -168,9 +169,15 @@ def _of(session: Session, instance_id: str) -> Sequence[SnapshotRow]:
     return session.scalars(query.order_by(SnapshotRow.created_at, SnapshotRow.id)).all()
 
 
-def _refuse_others_work(there: Sequence[SnapshotRow], snapshot_id: str) -> None:
+def _refuse_others_work(session: Session, there: Sequence[SnapshotRow], build_id: str) -> None:
+    """Check that no other build works on any of these; one that is over does not."""
     for one in there:
-        if one.status != "available" and one.id != snapshot_id:
+        if one.claimed_by in (None, build_id):
+            continue
+        build = session.get(BuildRow, one.claimed_by)
+        state = build.state if build is not None else "deleted"
+        # A revert that could not be undone is mended by another one.
+        if state not in OVER and (one.status, state) != ("reverting", "needs_attention"):
             raise Conflict(
                 f"the VM's snapshot {one.name!r} is {one.status}",
                 hint="wait for that; `fifty reconcile` ends it where it has stopped",

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from blocks import changes
 from blocks.errors import Conflict
@@ -100,6 +101,25 @@ def test_only_the_guests_own_files_are_written(disk: Path) -> None:
             disk_layers.require_own(instance_id, wrong)
     with pytest.raises(Conflict):
         disk_layers.require_own(str(uuid.uuid4()), [disk])
+
+
+def test_a_definition_keeps_the_layer_that_is_there(disk: Path) -> None:
+    top = on(disk, 1)
+
+    def domain(path: Path) -> etree._Element:
+        xml = f"<domain><devices><disk><source file='{path}'/><alias name='ua-root'/></disk>"
+        return etree.fromstring(f"{xml}</devices></domain>")
+
+    wanted = domain(disk)
+    disk_layers.keep_top(wanted, domain(top))
+    root = disk_layers.root_disk(wanted)
+    assert disk_layers.files_of(root) == disk_layers.chain_of(top)
+    assert root.findall("backingStore/format")
+    # Where that is gone, or there is none, the new one is taken.
+    for present in (domain(top.with_name("gone")), etree.fromstring("<domain/>")):
+        wanted = domain(disk)
+        disk_layers.keep_top(wanted, present)
+        assert disk_layers.files_of(disk_layers.root_disk(wanted)) == [disk]
 
 
 def test_an_inventory_tells_whose_the_files_are(tmp_path: Path) -> None:

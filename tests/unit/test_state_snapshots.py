@@ -49,7 +49,7 @@ class Taker:
 
     def take(self, name: str, **fields: Any) -> str:  # noqa: ANN401
         made = self.record(name, **fields)
-        self.store.snapshots.make_available(made.id, current=True)
+        self.store.snapshots.make_available(made.id, made.id, current=True)
         return made.id
 
     def current(self) -> list[str]:
@@ -68,24 +68,54 @@ def test_what_is_recorded_is_read_back(filled: Filled) -> None:
         taker.store.snapshots.find(taker.vm, "two")
 
 
+def open_build(store: StateStore, build_id: str, catalogue: str = "revert") -> None:
+    store.builds.open(
+        build_id=build_id,
+        catalogue=catalogue,
+        name=build_id,
+        credentials="default",
+        request={},
+        request_id=build_id,
+        flow_run_id=None,
+        policy="rollback",
+    )
+
+
 def test_one_at_a_time(filled: Filled) -> None:
     taker, other = Taker(filled), Taker(filled)
-    snapshots = taker.store.snapshots
+    store, snapshots = taker.store, taker.store.snapshots
     one = taker.take("one")
     two = taker.record("two")
-    with pytest.raises(Conflict, match="creating"):
+    open_build(store, two.id, "snapshot")
+    for build_id in ("first", "second"):
+        open_build(store, build_id)
+    with pytest.raises(Conflict, match="'two' is creating"):
         taker.record("three")
     for each in (one, two.id):
-        with pytest.raises(Conflict, match="creating"):
-            snapshots.begin(each, "deleting")
+        with pytest.raises(Conflict, match="'two' is creating"):
+            snapshots.claim(each, "reverting", "first")
     other.take("three")
-    snapshots.make_available(two.id)
-    snapshots.begin(one, "reverting")
-    snapshots.begin(one, "reverting")
-    with pytest.raises(Conflict, match="reverting"):
-        snapshots.begin(one, "deleting")
-    with pytest.raises(Conflict, match="reverting"):
-        snapshots.begin(two.id, "deleting")
+    snapshots.make_available(two.id, two.id)
+    snapshots.claim(one, "reverting", "first")
+    snapshots.claim(one, "reverting", "first")
+    for each in (one, two.id):
+        with pytest.raises(Conflict, match="'one' is reverting"):
+            snapshots.claim(each, "reverting", "second")
+    # Who has no claim takes none away.
+    snapshots.make_available(one, "second")
+    assert snapshots.get(one).status == "reverting"
+    # What is over has none any more; what could not be undone is mended by another revert.
+    for state in ("undone", "needs_attention"):
+        store.builds.update("first", state=state)
+        snapshots.claim(one, "reverting", "second")
+        snapshots.make_available(one, "second")
+        snapshots.claim(one, "reverting", "first")
+    # But a merge that stopped half way is ended by itself only.
+    snapshots.make_available(one, "first")
+    snapshots.claim(two.id, "deleting", two.id)
+    store.builds.update(two.id, state="needs_attention")
+    with pytest.raises(Conflict, match="'two' is deleting"):
+        snapshots.claim(two.id, "reverting", "second")
 
 
 def test_names_kinds_and_numbers(filled: Filled) -> None:
@@ -108,9 +138,9 @@ def test_where_each_comes_from(filled: Filled) -> None:
     one, two, three = (taker.take(name) for name in ("one", "two", "three"))
     assert [each.parent_id for each in snapshots.of(taker.vm)] == [None, one, two]
     assert taker.current() == ["three"]
-    snapshots.make_available(one, current=True)
+    snapshots.make_available(one, one, current=True)
     assert taker.current() == ["one"]
-    snapshots.make_available(three, current=True)
+    snapshots.make_available(three, three, current=True)
     snapshots.forget(two)
     assert snapshots.get(three).parent_id == one
     snapshots.forget(three)
@@ -126,16 +156,7 @@ def test_with_the_vm_all_of_it_is_forgotten(filled: Filled) -> None:
     kept = other.take("kept")
     plans = {"mine": taker.vm, "others": other.vm}
     for name, vm in plans.items():
-        store.builds.open(
-            build_id=name,
-            catalogue="revert",
-            name=name,
-            credentials="default",
-            request={},
-            request_id=name,
-            flow_run_id=None,
-            policy="rollback",
-        )
+        open_build(store, name)
         store.builds.note(name, instance=vm)
     taker.take("one")
     store.snapshots.forget_all(taker.vm)

@@ -15,6 +15,7 @@ class SnapshotRow(Base):
     """A snapshot of an instance; its build has the same id.
 
     Attributes:
+        claimed_by: The build that works on it; None while it is only there.
         kept: What it holds and where, as `resources.Snapshot` has it besides the columns.
     """
 
@@ -27,6 +28,7 @@ class SnapshotRow(Base):
     name: Mapped[str]
     kind: Mapped[str]
     status: Mapped[str]
+    claimed_by: Mapped[str | None]
     frozen: Mapped[str | None]
     parent_id: Mapped[str | None]
     current: Mapped[bool] = mapped_column(default=False)

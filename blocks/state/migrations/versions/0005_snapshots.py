@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
+        sa.Column("claimed_by", sa.String(), nullable=True),
         sa.Column("frozen", sa.String(), nullable=True),
         sa.Column("parent_id", sa.String(), nullable=True),
         sa.Column("current", sa.Boolean(), nullable=False),
