@@ -24,11 +24,41 @@ pytestmark = pytest.mark.e2e
 
 VM = "shot"
 _BOOT = "cat /proc/sys/kernel/random/boot_id"
+#: Answers as QEMU's guest agent does, as far as a snapshot asks.
+_AGENT = r"""#!/bin/sh
+insmod /root/virtio_console.ko
+for name in /sys/class/virtio-ports/*/name; do
+    [ "$(cat $name)" = org.qemu.guest_agent.0 ] && port=${name%/name}
+done
+while :; do
+    exec 3<>"/dev/${port##*/}"
+    while read -r line <&3; do
+        case $line in
+        *guest-sync*) id=${line##*:}; echo "{\"return\": ${id%%[ \}]*}}" >&3 ;;
+        *fsfreeze-freeze*)
+            fsfreeze --freeze / && echo frozen >>/run/agent
+            echo '{"return": 1}' >&3 ;;
+        *fsfreeze-thaw*)
+            fsfreeze --unfreeze / && echo thawed >>/run/agent
+            echo '{"return": 1}' >&3 ;;
+        *) echo '{"error": {"class": "CommandNotFound", "desc": "not here"}}' >&3 ;;
+        esac
+    done
+    sleep 1
+done
+"""
 
 
 @pytest.fixture(scope="module", name="vm")
-def _vm(site_cloud: Cloud) -> Iterator[Cloud]:
-    site_cloud.fifty("vm", "create", VM, "--image", "micro", "--flavor", "tiny", "--network", "lab")
+def _vm(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A VM; in it a guest agent, which does not run yet."""
+    module = next((site_cloud.home / "images" / "packages").rglob("virtio_console.ko"))
+    agent = tmp_path_factory.mktemp("agent") / "agent"
+    agent.write_text(_AGENT)
+    site_cloud.fifty(
+        *("vm", "create", VM, "--image", "micro", "--flavor", "tiny", "--network", "lab"),
+        *("--inject", f"{module}:/root/virtio_console.ko", "--inject", f"{agent}:/root/agent"),
+    )
     yield site_cloud
     site_cloud.fifty("vm", "delete", VM)
 
@@ -217,6 +247,35 @@ def test_live_snapshots_of_the_disk_and_of_the_memory(clean: Cloud) -> None:
     delete(cloud, "three")
     assert layers(cloud) == sorted(defined(cloud))
     answers(cloud)
+
+
+def test_quiesced_the_file_system_is_whole(clean: Cloud, tmp_path: Path) -> None:
+    cloud = clean
+    before = layers(cloud)
+    assert take(cloud, "quiet", "--quiesce", code=1)["error"] == "Unsupported"
+    assert (layers(cloud), listed(cloud)) == (before, [])
+    cloud.ssh(VM, "sh /root/agent > /dev/null 2>&1 < /dev/null &")
+    eventually(lambda: "state='connected'" in virsh(cloud, "dumpxml"), "guest agent")
+
+    def recovers(name: str, *options: str) -> bool:
+        """Whether a system that finds the disk as it was frozen has a journal to play back."""
+        raw = tmp_path / name
+        frozen = directory(cloud) / take(cloud, name, *options)["frozen"]
+        words = ("qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", frozen, raw)
+        subprocess.run(words, check=True)
+        told = subprocess.run(
+            ["dumpe2fs", "-h", f"{raw}?offset={1 << 20}"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return "needs_recovery" in told.stdout
+
+    assert recovers("loud")
+    assert not recovers("quiet", "--quiesce")
+    assert [one["quiesced"] for one in listed(cloud)] == [False, True]
+    assert cloud.ssh(VM, "cat /run/agent").split() == ["frozen", "thawed"]
+    write(cloud, "thawed")
 
 
 def test_over_a_stop_and_a_reboot_and_with_the_vm_off(clean: Cloud) -> None:
