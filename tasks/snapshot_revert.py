@@ -22,6 +22,7 @@ from tasks.snapshot_subject import (
     SnapshotSubject,
     find_vm,
     note_layer,
+    plugged_volumes,
     require_complete,
     require_settled,
     was_lost,
@@ -89,9 +90,9 @@ def validate_revert(
             hint=f"`fifty vm start {vm.name}` first: it brings back its network",
         )
     there = world.hypervisor.interfaces(vm.id)
-    if snapshot.memory and snapshot.interfaces != there:
+    if snapshot.memory and (snapshot.interfaces != there or plugged_volumes(store, vm.id)):
         raise Conflict(
-            f"{vm.name} has other interfaces now than its memory in {snapshot.name!r} knows",
+            f"{vm.name} has other interfaces or volumes than its memory in {snapshot.name!r} knows",
             hint="unplug those that were plugged in since",
         )
     runs = instance.status is InstanceStatus.ACTIVE and world.hypervisor.state(vm.id) == "running"

@@ -11,7 +11,7 @@ from blocks.hypervisor import GuestSpec, LibvirtHost
 from blocks.hypervisor.instance_dirs import layer_name, memory_name, owner_of
 from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.hypervisor.snapshots import Snapshots
-from blocks.resources import Instance, InstanceStatus, Snapshot
+from blocks.resources import Instance, InstanceStatus, Snapshot, Volume
 from blocks.state import Build, Caller, StateStore
 from blocks.state.snapshots import CATALOGUES
 from blocks.world import World
@@ -70,6 +70,11 @@ def require_settled(subject: SnapshotSubject, top: Path) -> Path:
                 hint="wait for that to end; `fifty reconcile` ends it where it has stopped",
             )
     return top
+
+
+def plugged_volumes(store: StateStore, instance_id: str) -> list[Volume]:
+    """The volumes that a VM's guest has as disks now."""
+    return [volume for volume in store.volumes.of(instance_id) if volume.plugged]
 
 
 def was_lost(store: StateStore, instance: Instance) -> bool:

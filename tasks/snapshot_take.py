@@ -25,6 +25,7 @@ from tasks.snapshot_subject import (
     SnapshotSubject,
     find_vm,
     note_layer,
+    plugged_volumes,
     require_complete,
     require_settled,
 )
@@ -111,7 +112,7 @@ def refuse_what_cannot_be(
             f"{vm.name} is off: it has no memory to keep, and nothing to quiesce",
             hint="leave out --memory and --quiesce",
         )
-    volumes = len(store.volumes.of(vm.id))
+    volumes = len(plugged_volumes(store, vm.id))
     if volumes and request.kind == "internal":
         raise Unsupported(
             f"{vm.name} has {volumes} volume(s): libvirt takes internal snapshots of all disks "

@@ -63,7 +63,10 @@ def _domains(directory: Path) -> list[str]:
                 if domain.isActive():
                     domain.destroy()
                 if domain.isPersistent():
-                    domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+                    domain.undefineFlags(
+                        libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+                        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                    )
             except libvirt.libvirtError as error:
                 # Another session's may go while it is looked at.
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
