@@ -124,8 +124,13 @@ def claim_snapshot(subject: RevertBuild, store: StateStore) -> str:
 
 
 def let_run_again(subject: RevertBuild) -> None:
-    """Start the guest again where it ran: from its disk, its memory is gone."""
+    """Start the guest again where it ran: from its disk, its memory is gone.
+
+    After a reboot of the host that is left to the reconcile, which brings back its network, too.
+    """
     if not subject.may_go_back or not subject.plan["ran"]:
+        return
+    if was_lost(subject.store, subject.instance):
         return
     with subject.alone:
         subject.hypervisor.start_paused(subject.instance_id)
@@ -220,17 +225,28 @@ def start_guest(subject: RevertBuild, store: StateStore) -> str:
     return "running"
 
 
-@step(7, "Discard what was written since")
+def end_discarding(subject: RevertBuild, store: StateStore) -> None:
+    """There is no way back: discard the rest, where that was begun."""
+    if subject.plan.get("reverted") and not subject.is_gone:
+        with subject.alone:
+            _discard(subject, store)
+
+
+@step(7, "Discard what was written since", undo=end_discarding)
 def discard(subject: RevertBuild, store: StateStore) -> str:
     """Remove the layer that was on top, unless it belongs to a later snapshot.
 
     From here on there is no way back.
     """
-    snapshot, was_on = subject.snapshot, subject.was_on
     with subject.alone:
         store.builds.note(subject.build_id, reverted=True)
-        kept = {one.frozen for one in store.snapshots.of(subject.instance_id)}
-        if snapshot.frozen is not None and was_on != subject.layer and was_on.name not in kept:
-            disk_layers.remove(was_on)
-        store.snapshots.make_available(snapshot.id, subject.build_id, current=True)
-    return snapshot.name
+        _discard(subject, store)
+    return subject.snapshot.name
+
+
+def _discard(subject: RevertBuild, store: StateStore) -> None:
+    snapshot, was_on = subject.snapshot, subject.was_on
+    kept = {one.frozen for one in store.snapshots.of(subject.instance_id)}
+    if snapshot.frozen is not None and was_on != subject.layer and was_on.name not in kept:
+        disk_layers.remove(was_on)
+    store.snapshots.make_available(snapshot.id, subject.build_id, current=True)
