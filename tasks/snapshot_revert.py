@@ -108,6 +108,7 @@ def validate_revert(
 
 def leave_snapshot(subject: RevertBuild, store: StateStore) -> None:
     """Say that nothing is done with the snapshot any more."""
+    subject.require_undone(3)
     if not subject.is_gone:
         store.snapshots.make_available(subject.snapshot_id, subject.build_id)
 
@@ -132,6 +133,7 @@ def let_run_again(subject: RevertBuild) -> None:
         return
     if was_lost(subject.store, subject.instance):
         return
+    subject.require_undone(5)
     with subject.alone:
         subject.hypervisor.start_paused(subject.instance_id)
         subject.hypervisor.resume(subject.instance_id)
@@ -147,6 +149,7 @@ def stop_guest(subject: RevertBuild, store: StateStore) -> None:
 
 def remove_new_layer(subject: RevertBuild) -> None:
     """Remove the new layer."""
+    subject.require_undone(5)
     if subject.may_go_back:
         with subject.alone:
             disk_layers.remove(subject.layer)

@@ -12,7 +12,7 @@ from blocks.hypervisor.instance_dirs import layer_name, memory_name, owner_of
 from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.hypervisor.snapshots import Snapshots
 from blocks.resources import Instance, InstanceStatus, Snapshot, Volume
-from blocks.state import Build, Caller, StateStore
+from blocks.state import Build, Caller, StateStore, StepState
 from blocks.state.snapshots import CATALOGUES
 from blocks.world import World
 from tasks.leasing import holding
@@ -135,6 +135,18 @@ class SnapshotSubject(BuildSubject):
     def memory_file(self) -> Path:
         """The file with the memory that the snapshot holds."""
         return self.directory / memory_name(self.snapshot_id)
+
+    def require_undone(self, first: int) -> None:
+        """Check that the undos of a step and of those after it succeeded.
+
+        One that fails does not stop those before it: these must not act as if it had.
+
+        Raises:
+            Conflict: One did not.
+        """
+        for entry in self.store.journal.entries(self.build_id, self.generation):
+            if entry.step >= first and entry.state is not StepState.UNDONE:
+                raise Conflict(f"step {entry.step} is not undone yet")
 
     @property
     def alone(self) -> AbstractContextManager[None]:

@@ -127,9 +127,10 @@ def refuse_what_cannot_be(
         )
 
 
-def forget_snapshot(build: Build, store: StateStore) -> None:
+def forget_snapshot(subject: SnapshotBuild, store: StateStore) -> None:
     """Forget the snapshot's record."""
-    store.snapshots.forget(build.id)
+    subject.require_undone(3)
+    store.snapshots.forget(subject.build_id)
 
 
 @step(2, "Record the snapshot", undo=forget_snapshot)

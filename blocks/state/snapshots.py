@@ -175,9 +175,12 @@ def _refuse_others_work(session: Session, there: Sequence[SnapshotRow], build_id
         if one.claimed_by in (None, build_id):
             continue
         build = session.get(BuildRow, one.claimed_by)
-        state = build.state if build is not None else "deleted"
-        # A revert that could not be undone is mended by another one.
-        if state not in OVER and (one.status, state) != ("reverting", "needs_attention"):
+        if build is None or build.state in OVER:
+            continue
+        if (one.status, build.state) == ("reverting", "needs_attention"):
+            # One that could not be undone is mended by another one, and not tried again.
+            build.state = "undone"
+        else:
             raise Conflict(
                 f"the VM's snapshot {one.name!r} is {one.status}",
                 hint="wait for that; `fifty reconcile` ends it where it has stopped",
