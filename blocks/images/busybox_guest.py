@@ -57,7 +57,10 @@ def make_tree(recipe: BusyboxRecipe, source: PackageSource, scratch: Path) -> Pa
     _install_busybox(busybox, tree / "bin")
     for program in recipe.programs:
         found = _find(trees, program)
-        shutil.copy2(found, tree / "bin" / found.name)
+        target = tree / "bin" / found.name
+        # A program that busybox has, too, is a link to busybox by now: that would be overwritten.
+        target.unlink(missing_ok=True)
+        shutil.copy2(found, target)
         _copy_libraries(found, trees, tree)
     recipe.copy_files(recipe.files, tree)
     _install_modules(kernel_trees, recipe.late_modules, tree / _MODULE_FOLDER)
