@@ -6,14 +6,14 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from blocks.resources import InstanceStatus
+from blocks.resources import InstanceStatus, Snapshot
+from blocks.state.tables import BuildRow
 from flows.plans import PLANS
 from tests.cloud import Cloud
 from tests.inventory import differences
@@ -63,19 +63,29 @@ def _vm(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     site_cloud.fifty("vm", "delete", VM)
 
 
-@pytest.fixture(name="clean")
-def _clean(vm: Cloud) -> Iterator[Cloud]:
-    """The VM without snapshots, before and after; nothing of them is left, nothing astray."""
-    running(vm)
-    write(vm, "at first")
-    before = steady(vm)
-    yield vm
-    for one in reversed(listed(vm)):
-        vm.fifty("vm", "snapshot", "delete", VM, one["id"])
-    assert differences(before, steady(vm)) == []
-    assert layers(vm) == ["disk.qcow2"]
-    check_disk(vm)
-    assert vm.json("audit")["clean"]
+@pytest.fixture(scope="module", name="forked")
+def _forked(vm: Cloud) -> Iterator[Fifty]:
+    forked = Fifty(vm)
+    yield forked
+    forked.close()
+
+
+@pytest.fixture(name="fifty")
+def _fifty(forked: Fifty) -> Iterator[Fifty]:
+    """`fifty`; the VM is without snapshots before and after, nothing left of them or astray."""
+    cloud = forked.cloud
+    if cloud.instance(VM).status is not InstanceStatus.ACTIVE:
+        cloud.fifty("vm", "start", VM)
+    answers(cloud)
+    write(cloud, "at first")
+    before = steady(cloud)
+    yield forked
+    for one in reversed(forked.listed()):
+        forked.delete(one.id)
+    assert differences(before, steady(cloud)) == []
+    assert layers(cloud) == ["disk.qcow2"]
+    check_disk(cloud)
+    assert forked("audit") == 0
 
 
 def steady(cloud: Cloud) -> dict[str, list[str]]:
@@ -83,12 +93,6 @@ def steady(cloud: Cloud) -> dict[str, list[str]]:
     found = cloud.inventory()
     kept = [line.split()[0] for line in found["processes"]]
     return {**found, "processes": sorted(kept), "conntrack": []}
-
-
-def running(cloud: Cloud) -> None:
-    if cloud.instance(VM).status is not InstanceStatus.ACTIVE:
-        cloud.fifty("vm", "start", VM)
-    answers(cloud)
 
 
 def answers(cloud: Cloud) -> str:
@@ -143,47 +147,55 @@ def check_disk(cloud: Cloud) -> None:
             subprocess.run(words, check=True)
 
 
-def listed(cloud: Cloud) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = cloud.json("vm", "snapshot", "list", VM)
-    return found
+class Fifty:
+    """`fifty` in forks of one process that has imported all: its exit code.
 
+    Args:
+        cloud: The site.
+    """
 
-def take(cloud: Cloud, name: str, *options: str, code: int = 0, fault: str = "") -> dict[str, Any]:
-    words = ("vm", "snapshot", "create", VM, name, *options)
-    found: dict[str, Any] = cloud.json(*words, code=code, fault=fault)
-    return found
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forked"],
+            env=cloud.environment(""),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
+    def __call__(self, *words: str, fault: str = "") -> int:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps([words, fault]), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
 
-def revert(cloud: Cloud, name: str, *, code: int = 0, fault: str = "") -> dict[str, Any]:
-    words = ("vm", "snapshot", "revert", VM, name)
-    found: dict[str, Any] = cloud.json(*words, code=code, fault=fault)
-    return found
+    def close(self) -> None:
+        self._process.communicate()
 
+    def listed(self) -> list[Snapshot]:
+        """The VM's snapshots, as recorded."""
+        return self.cloud.world.store.snapshots.of(self.cloud.instance(VM).id)
 
-def delete(cloud: Cloud, name: str, *, code: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = cloud.json("vm", "snapshot", "delete", VM, name, code=code)
-    return found
+    def take(self, name: str, *options: str) -> Snapshot:
+        assert self("vm", "snapshot", "create", VM, name, *options) == 0
+        [taken] = [one for one in self.listed() if one.name == name]
+        assert (taken.status, taken.current) == ("available", True)
+        return taken
 
+    def refused(self, *words: str) -> str:
+        """Ask for a snapshot or a revert that is refused; its error."""
+        assert self("vm", "snapshot", *words[:1], VM, *words[1:]) == 1
+        with self.cloud.world.store.database.read() as session:
+            query = select(BuildRow.fault).order_by(BuildRow.accepted_at.desc()).limit(1)
+            fault = session.scalar(query)
+        assert fault is not None
+        return str(fault["error"])
 
-@contextmanager
-def forked(cloud: Cloud) -> Iterator[Callable[..., int]]:
-    """`fifty` in forks of one process: call it with words and a fault; its exit code."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.forked"],
-        env=cloud.environment(""),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        answers_ = process.stdout
+    def revert(self, name: str) -> None:
+        assert self("vm", "snapshot", "revert", VM, name) == 0
 
-        def fifty(*words: str, fault: str = "") -> int:
-            print(json.dumps([words, fault]), file=process.stdin, flush=True)
-            return int(answers_.readline())
-
-        yield fifty
-        process.stdin.close()
+    def delete(self, name: str) -> None:
+        assert self("vm", "snapshot", "delete", VM, name) == 0
 
 
 def twice(kind: str, which: str = "") -> str:
@@ -193,74 +205,71 @@ def twice(kind: str, which: str = "") -> str:
     return ",".join(f"{which}{number}:flake:after" for number in numbers)
 
 
-def test_live_snapshots_of_the_disk_and_of_the_memory(clean: Cloud) -> None:
-    cloud = clean
+def test_live_snapshots_of_the_disk_and_of_the_memory(fifty: Fifty) -> None:
+    cloud = fifty.cloud
     boot = answers(cloud)
-    one = take(cloud, "one")
-    assert (one["kind"], one["memory"], one["status"], one["current"]) == (
-        *("external", False, "available"),
-        True,
-    )
+    one = fifty.take("one")
+    assert (one.kind, one.memory, one.frozen) == ("external", False, "disk.qcow2")
     write(cloud, "after one")
-    take(cloud, "two")
+    two = fifty.take("two")
     write(cloud, "after two")
     assert answers(cloud) == boot
     assert len(defined(cloud)) == len(defined(cloud, "--inactive")) == 3
-    assert cloud.json("audit")["clean"]
-    assert take(cloud, "one", code=1)["error"] == "Conflict"
-    assert take(cloud, "inside", "--internal", code=1)["error"] == "Conflict"
+    assert fifty("audit") == 0
+    assert fifty.refused("create", "one") == "Conflict"
+    assert fifty.refused("create", "inside", "--internal") == "Conflict"
+    told = cloud.json("vm", "snapshot", "list", VM)
+    assert [(item["name"], item["parent_id"]) for item in told] == [("one", None), ("two", one.id)]
 
     # Block commit of a layer in the middle: the guest runs on, and loses nothing.
-    delete(cloud, "one")
+    fifty.delete("one")
     assert (answers(cloud), said(cloud)) == (boot, "after two")
-    assert [entry["name"] for entry in listed(cloud)] == ["two"]
+    assert [each.id for each in fifty.listed()] == [two.id]
     assert len(defined(cloud)) == len(layers(cloud)) == 2
 
     # Without memory the guest starts from the disk as it was.
-    assert revert(cloud, "two")["vm_status"] == "ACTIVE"
+    fifty.revert("two")
     assert answers(cloud) != boot
     assert said(cloud) == "after one"
-    assert cloud.json("audit")["clean"]
+    assert fifty("audit") == 0
 
     # With it, it goes on as if nothing had been.
     boot = answers(cloud)
     cloud.ssh(VM, "echo in-memory > /run/kept; sleep 100000 > /dev/null 2>&1 & echo $! > /run/pid")
-    three = take(cloud, "three", "--memory")
-    assert three["memory"] and three["parent_id"] == listed(cloud)[0]["id"]
+    three = fifty.take("three", "--memory")
+    assert (three.memory, three.parent_id) == (True, two.id)
     cloud.ssh(VM, "kill $(cat /run/pid); rm /run/kept")
     write(cloud, "after three")
-    rates = cloud.world.hypervisor.controls(cloud.instance(VM).id)
-    revert(cloud, "three")
+    hypervisor, the_id = cloud.world.hypervisor, cloud.instance(VM).id
+    controls = hypervisor.controls(the_id)
+    fifty.revert("three")
     assert answers(cloud) == boot
     assert said(cloud) == "after one"
-    assert cloud.ssh(VM, "cat /run/kept; kill -0 $(cat /run/pid) && echo lives").split() == [
-        "in-memory",
-        "lives",
-    ]
-    assert cloud.world.hypervisor.controls(cloud.instance(VM).id) == rates
+    lives = cloud.ssh(VM, "cat /run/kept; kill -0 $(cat /run/pid) && echo lives")
+    assert lives.split() == ["in-memory", "lives"]
+    assert hypervisor.controls(the_id) == controls
 
     # A layer below two lines of snapshots belongs to both.
-    revert(cloud, "two")
-    refused = delete(cloud, "two", code=1)
-    assert refused["error"] == "Conflict"
-    assert "three" in refused["message"]
-    delete(cloud, "three")
+    fifty.revert("two")
+    refused = cloud.json("vm", "snapshot", "delete", VM, "two", code=1)
+    assert (refused["error"], "three" in refused["message"]) == ("Conflict", True)
+    fifty.delete("three")
     assert layers(cloud) == sorted(defined(cloud))
     answers(cloud)
 
 
-def test_quiesced_the_file_system_is_whole(clean: Cloud, tmp_path: Path) -> None:
-    cloud = clean
+def test_quiesced_the_file_system_is_whole(fifty: Fifty, tmp_path: Path) -> None:
+    cloud = fifty.cloud
     before = layers(cloud)
-    assert take(cloud, "quiet", "--quiesce", code=1)["error"] == "Unsupported"
-    assert (layers(cloud), listed(cloud)) == (before, [])
+    assert fifty.refused("create", "quiet", "--quiesce") == "Unsupported"
+    assert (layers(cloud), fifty.listed()) == (before, [])
     cloud.ssh(VM, "sh /root/agent > /dev/null 2>&1 < /dev/null &")
     eventually(lambda: "state='connected'" in virsh(cloud, "dumpxml"), "guest agent")
 
     def recovers(name: str, *options: str) -> bool:
         """Whether a system that finds the disk as it was frozen has a journal to play back."""
         raw = tmp_path / name
-        frozen = directory(cloud) / take(cloud, name, *options)["frozen"]
+        frozen = directory(cloud) / str(fifty.take(name, *options).frozen)
         words = ("qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", frozen, raw)
         subprocess.run(words, check=True)
         told = subprocess.run(
@@ -273,133 +282,126 @@ def test_quiesced_the_file_system_is_whole(clean: Cloud, tmp_path: Path) -> None
 
     assert recovers("loud")
     assert not recovers("quiet", "--quiesce")
-    assert [one["quiesced"] for one in listed(cloud)] == [False, True]
+    assert [one.quiesced for one in fifty.listed()] == [False, True]
     assert cloud.ssh(VM, "cat /run/agent").split() == ["frozen", "thawed"]
     write(cloud, "thawed")
 
 
-def test_over_a_stop_and_a_reboot_and_with_the_vm_off(clean: Cloud) -> None:
-    cloud = clean
-    take(cloud, "first")
+def test_over_a_stop_and_a_reboot_and_with_the_vm_off(fifty: Fifty) -> None:
+    cloud = fifty.cloud
+    fifty.take("first")
     write(cloud, "after first")
     virsh(cloud, "destroy")
-    assert take(cloud, "off", "--memory", code=1)["error"] == "Conflict"
-    assert take(cloud, "off", "--quiesce", code=1)["error"] == "Conflict"
-    take(cloud, "off")
+    for option in ("--memory", "--quiesce"):
+        assert fifty.refused("create", "off", option) == "Conflict"
+    fifty.take("off")
     assert len(defined(cloud)) == 3
     reboot(cloud)
-    assert revert(cloud, "first", code=1)["error"] == "Conflict"
-    cloud.json("reconcile", code=None)
-    running(cloud)
+    assert fifty.refused("revert", "first") == "Conflict"
+    fifty("reconcile")
+    answers(cloud)
     assert said(cloud) == "after first"
-    assert cloud.json("audit")["clean"]
+    assert fifty("audit") == 0
     write(cloud, "after off")
     # As somebody who makes libvirt forget the VM: it is defined again on what it wrote last.
     virsh(cloud, "destroy")
     virsh(cloud, "undefine")
-    cloud.json("reconcile", code=None)
-    cloud.fifty("vm", "start", VM)
+    assert fifty("vm", "start", VM) == 0
     assert said(cloud) == "after off"
 
     virsh(cloud, "destroy")
-    cloud.json("reconcile", code=None)
-    assert revert(cloud, "first")["vm_status"] == "SHUTOFF"
-    delete(cloud, "off")
-    cloud.fifty("vm", "start", VM)
+    fifty("reconcile")
+    fifty.revert("first")
+    assert cloud.instance(VM).status is InstanceStatus.SHUTOFF
+    fifty.delete("off")
+    assert fifty("vm", "start", VM) == 0
     assert said(cloud) == "at first"
-    delete(cloud, "first")
+    fifty.delete("first")
     assert said(cloud) == "at first"
 
 
-def test_inside_of_the_file(clean: Cloud) -> None:
-    cloud = clean
+def test_inside_of_the_file(fifty: Fifty) -> None:
+    cloud = fifty.cloud
     boot = answers(cloud)
-    one = take(cloud, "inside", "--internal")
-    assert (one["kind"], one["memory"]) == ("internal", True)
-    assert take(cloud, "beside", code=1)["error"] == "Conflict"
+    one = fifty.take("inside", "--internal")
+    assert (one.kind, one.memory, one.frozen) == ("internal", True, None)
+    assert fifty.refused("create", "beside") == "Conflict"
     write(cloud, "later")
-    revert(cloud, "inside")
+    fifty.revert("inside")
     assert (answers(cloud), said(cloud)) == (boot, "at first")
     write(cloud, "later")
     virsh(cloud, "destroy")
-    take(cloud, "off", "--internal")
-    cloud.json("reconcile", code=None)
-    cloud.fifty("vm", "start", VM)
-    write(cloud, "latest")
-    assert revert(cloud, "off")["vm_status"] == "ACTIVE"
+    assert not fifty.take("off", "--internal").memory
+    fifty.revert("inside")
+    assert (answers(cloud), said(cloud)) == (boot, "at first")
+    fifty.revert("off")
     answers(cloud)
     assert said(cloud) == "later"
-    assert len(listed(cloud)) == 2
+    assert len(fifty.listed()) == 2
     assert layers(cloud) == ["disk.qcow2"]
 
 
-def test_killed_and_failed_at_every_point_of_taking_and_deleting(clean: Cloud) -> None:
-    cloud = clean
+def test_killed_and_failed_at_every_point_of_taking_and_deleting(fifty: Fifty) -> None:
+    cloud = fifty.cloud
     boot = answers(cloud)
     steps = PLANS["snapshot"][0].catalogue.steps
     create = ("vm", "snapshot", "create", VM)
-    with forked(cloud) as fifty:
-        for number in steps:
-            for when in ("before", "after"):
-                name = f"killed-{number}-{when}"
-                code = fifty(*create, name, fault=f"{number}:kill:{when}")
-                assert code == -signal.SIGKILL, name
-                # It runs on, with all that it has written.
-                write(cloud, name)
-                assert fifty("reconcile") == 0
-                assert [one["status"] for one in listed(cloud)] == ["available"]
-                words = ("vm", "snapshot", "delete", VM, name)
-                undo = "before" if when == "after" else "after"
-                if steps[number].undo:
-                    assert fifty(*words, fault=f"u{number}:kill:{undo}") == -signal.SIGKILL
-                    assert fifty("reconcile") == 0
-                else:
-                    assert fifty(*words) == 0
-                assert listed(cloud) == []
-                assert layers(cloud) == ["disk.qcow2"]
-                assert said(cloud) == name
-            for when in ("before", "after"):
-                options = (f"failed-{number}-{when}", "--memory")
-                assert fifty(*create, *options, fault=f"{number}:raise:{when}") == 1
-                assert listed(cloud) == []
-                assert layers(cloud) == ["disk.qcow2"]
-        # Each step done twice has the effect of once, and so has each undo.
-        assert fifty(*create, "twice", fault=twice("snapshot")) == 0
-        assert len(layers(cloud)) == 2
-        words = ("vm", "snapshot", "delete", VM, "twice")
-        assert fifty(*words, fault=twice("snapshot", "u")) == 0
+    for number in steps:
+        name = f"killed-{number}"
+        when = "before" if number == 3 else "after"
+        assert fifty(*create, name, fault=f"{number}:kill:{when}") == -signal.SIGKILL
+        # It runs on, with all that it has written.
+        write(cloud, name)
+        assert fifty("reconcile") == 0
+        assert [one.status for one in fifty.listed()] == ["available"]
+        words = ("vm", "snapshot", "delete", VM, name)
+        undo = next(step for step in (*range(number, 0, -1), 3) if steps[step].undo)
+        when = "before" if number == 4 else "after"
+        assert fifty(*words, fault=f"u{undo}:kill:{when}") == -signal.SIGKILL
+        assert fifty("reconcile") == 0
+        assert (fifty.listed(), layers(cloud)) == ([], ["disk.qcow2"])
+        assert said(cloud) == name
+        options = (f"failed-{number}", "--memory")
+        assert fifty(*create, *options, fault=f"{number}:raise:after") == 1
+        assert (fifty.listed(), layers(cloud)) == ([], ["disk.qcow2"])
+    # Each step done twice has the effect of once, and so has each undo.
+    assert fifty(*create, "twice", fault=twice("snapshot")) == 0
+    assert len(layers(cloud)) == 2
+    words = ("vm", "snapshot", "delete", VM, "twice")
+    assert fifty(*words, fault=twice("snapshot", "u")) == 0
     assert answers(cloud) == boot
 
 
-def test_killed_and_failed_at_every_point_of_a_revert(clean: Cloud) -> None:
-    cloud = clean
-    take(cloud, "base")
-    steps = PLANS["revert"][0].catalogue.steps
-    last = max(steps)
+def test_killed_and_failed_at_every_point_of_a_revert(fifty: Fifty) -> None:
+    cloud = fifty.cloud
+    boot = answers(cloud)
+    fifty.take("base", "--memory")
+    files = len(layers(cloud))
     words = ("vm", "snapshot", "revert", VM, "base")
-    with forked(cloud) as fifty:
-        for number in [number for number in steps if number > 1]:
-            # What was done is undone, and the guest is as it was.
-            write(cloud, f"before {number}")
-            if number < last:
-                assert fifty(*words, fault=f"{number}:raise:after") == 1
-                answers(cloud)
-                assert said(cloud) == f"before {number}"
-            assert fifty(*words, fault=f"{number}:kill:after") == -signal.SIGKILL
-            if number in (3, 4):
-                # Stopped in between, it is off; and it can be started.
-                cloud.fifty("vm", "start", VM)
-                assert said(cloud) == f"before {number}"
-            assert fifty("reconcile") == 0
-            answers(cloud)
-            assert said(cloud) == "at first"
-            assert [one["status"] for one in listed(cloud)] == ["available"]
-            assert len(layers(cloud)) == 2
-            assert cloud.instance(VM).status is InstanceStatus.ACTIVE
-        write(cloud, "before the last")
-        assert fifty(*words, fault=twice("revert")) == 0
-        answers(cloud)
-        assert said(cloud) == "at first"
+    for number in PLANS["revert"][0].catalogue.steps:
+        write(cloud, f"before {number}")
+        assert fifty(*words, fault=f"{number}:kill:after") == -signal.SIGKILL
+        if number == 4:
+            # Stopped in between, it is off; and it can be started.
+            assert fifty("vm", "start", VM) == 0
+            assert said(cloud) == "before 4"
+        assert fifty("reconcile") == 0
+        assert (answers(cloud), said(cloud)) == (boot, "at first")
+        assert [one.status for one in fifty.listed()] == ["available"]
+        assert len(layers(cloud)) == files
+        assert cloud.instance(VM).status is InstanceStatus.ACTIVE
+    # What was done is undone, and the guest is as it was, but for its memory.
+    write(cloud, "not reverted")
+    assert fifty(*words, fault=f"6:raise:after,{twice('revert', 'u')}") == 1
+    assert answers(cloud) != boot
+    assert said(cloud) == "not reverted"
+    assert fifty(*words, fault=twice("revert")) == 0
+    assert (answers(cloud), said(cloud)) == (boot, "at first")
+    # From the last step on there is no way back.
+    write(cloud, "reverted")
+    assert fifty(*words, fault="7:raise:after") == 1
+    assert (answers(cloud), said(cloud)) == (boot, "at first")
+    assert len(layers(cloud)) == files
 
 
 def test_deleted_with_its_snapshots_nothing_is_left(cloud: Cloud) -> None:
