@@ -179,7 +179,11 @@ def try_volume(subject: Certification) -> Outcome:
         done.append("attached again: what was written is read")
         detach(delete=True)
 
-    return volume(_acts(work))
+    tried = _acts(work)
+    if tried.failed:
+        # What still holds it now is told already; and it goes with its VM.
+        _acts(lambda _done: detach(delete=True))
+    return volume(tried)
 
 
 def try_snapshot(subject: Certification) -> Outcome:
@@ -188,6 +192,9 @@ def try_snapshot(subject: Certification) -> Outcome:
     snapshots = InternalSnapshots(world.hypervisor.connection, world.site)
     before = f"{subject.plan['token']} before"
     vm_id = guest.build.id
+    if subject.store.volumes.of(vm_id):
+        # libvirt takes them of all disks or of none.
+        return not_run("the volume that was tried is still in it", ["snapshot"])[0]
 
     def take() -> None:
         snapshots.take(vm_id, _SNAPSHOT)
