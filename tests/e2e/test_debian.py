@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from email.mime.multipart import MIMEMultipart
@@ -148,3 +149,11 @@ def test_nothing_in_the_guest_has_failed(debian: Cloud) -> None:
 def test_the_guest_took_what_dhcp_told(debian: Cloud) -> None:
     assert debian.ssh("deb", "ip -j link | grep -o 'mtu\":[0-9]*' | tail -n 1") == 'mtu":1450\n'
     assert "default via 10.77.1.1" in debian.ssh("deb", "ip route")
+
+
+@pytest.mark.skipif(os.environ.get("CERTIFY") != "all", reason="CERTIFY=all boots it once more")
+def test_the_image_gets_its_certificate(debian: Cloud) -> None:
+    held = debian.json("image", "certify", "debian-12", "--flavor", "small")
+    assert {one["verdict"] for one in held["tests"]} == {"pass"}, held
+    assert held["versions"]["cloud-init"]
+    assert held["versions"]["guest"].startswith("Debian GNU/Linux 12")
