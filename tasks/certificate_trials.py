@@ -37,6 +37,7 @@ from blocks.settings import settings
 from blocks.state.tables.base import now
 from tasks.certificate_build import Certification
 from tasks.certificate_guest import SCRIPT_S, Guest, the_guest
+from tasks.steps_41_47_hypervisor import FAILURE_SIGNS
 from tasks.volume_change import attach_volume, detach_volume
 
 #: How long a disk that is plugged in may take to be seen by the guest.
@@ -68,7 +69,9 @@ def ask(subject: Certification, injected: PurePosixPath) -> Asked:
     step = (guest.build.fault or {}).get("step")
     # Where step 49 has waited in vain already, nobody waits once more.
     limit = settings().ready_wait_s or guest.image.boot_timeout_s
-    greeting = guest.banner(limit if step in (47, 48) else 0.0)
+    last = tail(guest.console)
+    dead = any(sign.search(line.encode()) for sign in FAILURE_SIGNS for line in last)
+    greeting = guest.banner(limit if step in (47, 48) and not dead else 0.0)
     at, said, done = now(), {}, None
     if greeting is not None:
         mark = uuid.uuid4().hex
@@ -81,7 +84,7 @@ def ask(subject: Certification, injected: PurePosixPath) -> Asked:
         let_in="end" in said,
         said=line_of(done.output) if done is not None and "end" not in said else "",
         stranger=greeting is not None and guest.lets_in_a_stranger(),
-        console=tail(guest.console),
+        console=last,
     )
     wanted = _wanted(subject, guest, token, at)
     outcomes = [key_login(login), boot_log(milestones(guest.console))]

@@ -28,8 +28,7 @@ if [ -z "$disk" ]; then echo "no disk with the serial "{serial}" has appeared"; 
 """
 _WRITE = """\
 made=
-for make in "mkfs.ext4 -q -F" "mke2fs -q -F -t ext4" "mkfs.xfs -q -f" "mkfs.btrfs -q -f" \\
-    "mkfs.vfat"; do
+for make in "mkfs.ext4 -q -F" "mkfs.xfs -q -f" "mkfs.btrfs -q -f" "mke2fs -q -F" "mkfs.vfat"; do
     if command -v ${{make%% *}} >/dev/null; then made=$make; break; fi
 done
 if [ -z "$made" ]; then echo "there is no program that makes a file system"; exit 11; fi
