@@ -76,7 +76,7 @@ class Snapshots(RootDisk):
             cause = error.__cause__
             if isinstance(cause, libvirt.libvirtError) and cause.get_error_code() in _NO_AGENT:
                 raise Unsupported(
-                    "no guest agent answers in the guest",
+                    f"no guest agent answers in the guest: {cause.get_error_message()}",
                     hint="install qemu-guest-agent there, or leave out --quiesce",
                 ) from error
             raise

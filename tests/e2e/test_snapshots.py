@@ -30,8 +30,9 @@ insmod /root/virtio_console.ko
 for name in /sys/class/virtio-ports/*/name; do
     [ "$(cat $name)" = org.qemu.guest_agent.0 ] && port=${name%/name}
 done
+# Kept open: libvirt comes when it is, and goes when it is not. Until then there is no more to read.
+exec 3<>"/dev/${port##*/}"
 while :; do
-    exec 3<>"/dev/${port##*/}"
     while read -r line <&3; do
         case $line in
         *guest-sync*) id=${line##*:}; echo "{\"return\": ${id%%[ \}]*}}" >&3 ;;
