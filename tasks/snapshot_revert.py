@@ -21,6 +21,7 @@ from tasks.policy import check_policy
 from tasks.snapshot_subject import (
     SnapshotSubject,
     find_vm,
+    has_no_network,
     note_layer,
     plugged_volumes,
     require_complete,
@@ -82,9 +83,8 @@ def validate_revert(
     snapshot = store.snapshots.find(vm.id, request.name)
     store.builds.update(build.id, name=f"{vm.name} {snapshot.name}")
     instance = store.instances.get(vm.id)
-    if was_lost(store, instance) or (
-        snapshot.memory and store.journal.rebooted(vm.id, vm.generation)
-    ):
+    runs = instance.status is InstanceStatus.ACTIVE and world.hypervisor.state(vm.id) == "running"
+    if was_lost(store, instance) or (snapshot.memory and has_no_network(store, instance)):
         raise Conflict(
             f"the host was rebooted since {vm.name} was started",
             hint=f"`fifty vm start {vm.name}` first: it brings back its network",
@@ -95,7 +95,6 @@ def validate_revert(
             f"{vm.name} has other interfaces or volumes than its memory in {snapshot.name!r} knows",
             hint="unplug those that were plugged in since",
         )
-    runs = instance.status is InstanceStatus.ACTIVE and world.hypervisor.state(vm.id) == "running"
     document = {
         "instance": vm.id,
         "snapshot": snapshot.id,

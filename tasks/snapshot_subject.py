@@ -77,10 +77,14 @@ def plugged_volumes(store: StateStore, instance_id: str) -> list[Volume]:
     return [volume for volume in store.volumes.of(instance_id) if volume.plugged]
 
 
+def has_no_network(store: StateStore, instance: Instance) -> bool:
+    """Whether this host was rebooted since the VM was started: its taps are gone."""
+    return store.journal.rebooted(instance.id, instance.generation, START_STEP)
+
+
 def was_lost(store: StateStore, instance: Instance) -> bool:
-    """Whether this host was rebooted since the VM was started: its network is gone, too."""
-    rebooted = store.journal.rebooted(instance.id, instance.generation, START_STEP)
-    return rebooted and instance.status is InstanceStatus.ACTIVE
+    """Whether the reboot of this host took the VM down."""
+    return instance.status is InstanceStatus.ACTIVE and has_no_network(store, instance)
 
 
 class SnapshotSubject(BuildSubject):
