@@ -32,7 +32,7 @@ for make in "mkfs.ext4 -q -F" "mkfs.xfs -q -f" "mkfs.btrfs -q -f" "mke2fs -q -F"
     if command -v ${{make%% *}} >/dev/null; then made=$make; break; fi
 done
 if [ -z "$made" ]; then echo "there is no program that makes a file system"; exit 11; fi
-if ! $as $made "/dev/$disk"; then echo "$made /dev/$disk failed"; exit 12; fi
+if ! told=$($as $made "/dev/$disk" 2>&1); then echo "$made /dev/$disk: $told"; exit 12; fi
 $as mkdir -p /run/fifty-volume
 if ! $as mount "/dev/$disk" /run/fifty-volume; then echo "/dev/$disk does not mount"; exit 13; fi
 echo {words} | $as tee /run/fifty-volume/written >/dev/null && sync
