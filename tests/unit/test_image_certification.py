@@ -194,11 +194,6 @@ def test_without_step_30_there_is_no_injected_file_to_look_for() -> None:
     assert certify(image(), AT, "tiny", {}, found).passed
 
 
-def test_without_a_word_of_a_first_boot_nothing_is_believed() -> None:
-    found = outcomes(MICRO, replace(WANTED, marker=""))
-    assert of(Verdict.FAIL, found) == {"cloud-init"}
-
-
 def test_another_zone_than_utc_is_right_where_it_was_asked_for() -> None:
     vienna = replace(WANTED, zone="Europe/Vienna")
     assert of(Verdict.FAIL, outcomes(MICRO, vienna)) == {"time-zone"}

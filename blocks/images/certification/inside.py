@@ -71,19 +71,16 @@ def first_boot(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     notes = Notes("cloud-init")
     if said.get("agent"):
         _cloud_init(said, notes)
-    elif wanted.marker:
-        notes.saw(f"no cloud-init; its own first-boot work ended with {wanted.marker!r}")
     else:
-        notes.fail(
-            "no cloud-init, and no marker of a first-boot work of its own",
-            "install cloud-init: without it nobody tells the guest its name and keys",
-        )
+        ended = f", which ended with {wanted.marker}" if wanted.marker else ""
+        notes.saw(f"no cloud-init, but first-boot work of its own{ended}")
     if said.get("script", "").strip() == wanted.script:
         notes.saw("the script in the user data was carried out")
     else:
         notes.fail(
             f"the script in the user data was not carried out: {said.get('script', '')}",
-            "cloud-init's module scripts-user runs it, in the final stage",
+            "cloud-init's module scripts-user runs it, in the final stage; without cloud-init "
+            "nobody tells the guest its name and keys",
         )
     return notes.outcome()
 
