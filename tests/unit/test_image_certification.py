@@ -40,7 +40,7 @@ AT = datetime(2026, 11, 22, 23, 0, tzinfo=UTC)
 EPOCH = int(AT.timestamp())
 TOKEN = "5f1d2c"
 
-#: What micro answered (23 November 2026), its token and time replaced.
+#: As micro answers.
 MICRO: Mapping[str, str] = {
     "agent": "",
     "result": "cat: can't open '/run/cloud-init/result.json': No such file or directory",
