@@ -75,7 +75,7 @@ class Guest:
         return [number for number in range(1, 8) if data[number * MIB :][:1] == bytes([number])]
 
     def chain(self) -> list[Path]:
-        """The disk's files, as their headers tell; libvirt tells the same, also of its next start."""
+        """The disk's files, as their headers tell; libvirt tells the same."""
         chain = disk_layers.chain_of(self.layers.top(self.id))
         for options in ((), ("--inactive",)):
             xml = etree.fromstring(self.lab.virsh("dumpxml", *options, self.id).encode())
