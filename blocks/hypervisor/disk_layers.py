@@ -134,14 +134,22 @@ def _root_disk(domain: etree._Element) -> etree._Element | None:
     return None
 
 
-def keep_top(wanted: etree._Element, present: etree._Element) -> None:
-    """Have a definition name the layer that the present one names, where both have layers."""
-    new, old = _root_disk(wanted), _root_disk(present)
-    if new is None or old is None:
-        return
-    layers = [files_of(disk)[:1] for disk in (new, old)]
-    if layers[0] != layers[1] and layers[1] and layers[1][0].exists():
-        put_into(new, layers[1][0])
+def keep_layers(wanted: etree._Element, present: etree._Element | None) -> None:
+    """Have a definition name the layers that there are, whatever there was when it was composed.
+
+    Args:
+        wanted: The definition.
+        present: The one that libvirt has; its layer on top holds what the guest has written.
+    """
+    disk = _root_disk(wanted)
+    if disk is None or disk.find("source/encryption") is not None:
+        return  # an encrypted disk has one layer
+    told = files_of(disk)
+    there = _root_disk(present) if present is not None else None
+    tops = [*(files_of(there)[:1] if there is not None else ()), *told[:1]]
+    top = next((path for path in tops if path.exists()), None)
+    if top is not None and (top != told[0] or not all(path.exists() for path in told)):
+        put_into(disk, top)
 
 
 def files_of(disk: etree._Element) -> list[Path]:

@@ -74,8 +74,8 @@ class Domains:
             domain = self._find(conn, instance_id)
             if domain is not None and mark_of(domain) == mark_of_xml(wanted):
                 return False
-            if domain is not None:
-                disk_layers.keep_top(wanted, etree.fromstring(domain.XMLDesc(_INACTIVE)))
+            present = domain.XMLDesc(_INACTIVE) if domain is not None else None
+            disk_layers.keep_layers(wanted, etree.fromstring(present) if present else None)
             conn.defineXML(etree.tostring(wanted, encoding="unicode"))
             return True
 

@@ -38,14 +38,14 @@ class RootDisk(Domains):
         return self._on(instance_id, "read the disk", files)[0]
 
     def switch(self, instance_id: str, layer: Path) -> None:
-        """Have a guest that is off be on another layer; on it already is fine.
+        """Have a guest that is off be on a layer, and on all that is below it; so already is fine.
 
         Raises:
             Conflict: It runs.
         """
 
         def define(domain: libvirt.virDomain) -> bool:
-            if files(domain)[0] == layer:
+            if files(domain) == disk_layers.chain_of(layer):
                 return False
             if domain.isActive():
                 raise Conflict(f"{domain.name()} runs", hint="it has to be off")

@@ -110,6 +110,10 @@ class Snapshots(RootDisk):
         if layer in self._chain(instance_id) or disk_layers.above(layer):
             disk_layers.begin_merge(layer, into)
             self._merge(instance_id, layer, into)
+        if not self.runs(instance_id):
+            # The definition spells out the whole chain.
+            top = self.top(instance_id)
+            self.switch(instance_id, into if top == layer else top)
         disk_layers.remove(layer)
 
     def restore(self, instance_id: str, memory: Path, layer: Path) -> None:
@@ -139,7 +143,9 @@ class Snapshots(RootDisk):
             changes.record("Restored the memory", ["virsh", "restore", "--paused", str(memory)])
 
     def _chain(self, instance_id: str) -> list[Path]:
-        """What the guest writes, and all that is below that."""
+        """What the guest writes, and all that is below that: as QEMU has it open, or would."""
+        if self.runs(instance_id):
+            return self._on(instance_id, "read the disk", files)
         return disk_layers.chain_of(self.top(instance_id))
 
     def _merge(self, instance_id: str, layer: Path, into: Path) -> None:
@@ -148,8 +154,6 @@ class Snapshots(RootDisk):
             self._merge_live(instance_id, layer, into)
         elif layer in chain or into not in chain:
             disk_layers.merge_unused(layer, into)
-            if self.top(instance_id) == layer:
-                self.switch(instance_id, into)
         # Those that are on it besides what the guest has open.
         disk_layers.move_up(layer, into)
 

@@ -103,23 +103,32 @@ def test_only_the_guests_own_files_are_written(disk: Path) -> None:
         disk_layers.require_own(str(uuid.uuid4()), [disk])
 
 
-def test_a_definition_keeps_the_layer_that_is_there(disk: Path) -> None:
+def test_a_definition_names_the_layers_that_there_are(disk: Path) -> None:
     top = on(disk, 1)
 
-    def domain(path: Path) -> etree._Element:
-        xml = f"<domain><devices><disk><source file='{path}'/><alias name='ua-root'/></disk>"
-        return etree.fromstring(f"{xml}</devices></domain>")
+    def domain(*files: Path, inner: str = "") -> etree._Element:
+        below = "".join(f"<backingStore><source file='{path}'/>" for path in files[1:])
+        ends = "</backingStore>" * len(files[1:])
+        xml = f"<disk><source file='{files[0]}'>{inner}</source>{below}{ends}"
+        disks = f"{xml}<alias name='ua-root'/></disk>"
+        return etree.fromstring(f"<domain><devices>{disks}</devices></domain>")
 
-    wanted = domain(disk)
-    disk_layers.keep_top(wanted, domain(top))
-    root = disk_layers.root_disk(wanted)
-    assert disk_layers.files_of(root) == disk_layers.chain_of(top)
-    assert root.findall("backingStore/format")
-    # Where that is gone, or there is none, the new one is taken.
-    for present in (domain(top.with_name("gone")), etree.fromstring("<domain/>")):
-        wanted = domain(disk)
-        disk_layers.keep_top(wanted, present)
-        assert disk_layers.files_of(disk_layers.root_disk(wanted)) == [disk]
+    def kept(wanted: etree._Element, present: etree._Element | None) -> list[Path]:
+        disk_layers.keep_layers(wanted, present)
+        return disk_layers.files_of(disk_layers.root_disk(wanted))
+
+    chain = disk_layers.chain_of(top)
+    gone = top.with_name("gone")
+    # What libvirt has is on top of what was composed before a snapshot.
+    assert kept(domain(disk), domain(top)) == chain
+    # What was composed before a merge names a file that is gone.
+    assert kept(domain(top, gone, disk), None) == chain
+    assert kept(domain(top, gone, disk), domain(top)) == chain
+    # Otherwise it stays as it is.
+    assert kept(domain(*chain), domain(gone)) == chain
+    assert kept(domain(disk), etree.fromstring("<domain/>")) == [disk]
+    assert kept(domain(gone), None) == [gone]
+    assert kept(domain(disk, inner="<encryption/>"), domain(top)) == [disk]
 
 
 def test_an_inventory_tells_whose_the_files_are(tmp_path: Path) -> None:
