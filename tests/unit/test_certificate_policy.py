@@ -104,6 +104,8 @@ def test_the_trial_of_a_certification_that_is_under_way_is_let_in(
     assert not lets_in(filled, trial, image.model_copy(update={"id": "another"}))
     assert not lets_in(filled, opened(filled, "vm", request_id, "others"), image)
     other = opened(filled, "vm", "plain")
+    store.builds.note(other.id, image=image.id)
+    store.leases.acquire(other.id, "create")
     for forged in (f"certify-image/{other.id}/1", "certify-image/", "certify-image"):
         assert not lets_in(filled, other.model_copy(update={"request_id": forged}), image)
     store.leases.release(certification.id, token)

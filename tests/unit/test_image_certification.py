@@ -169,6 +169,8 @@ FROM_OUTSIDE: Mapping[str, Callable[[], list[Outcome]]] = {
 def test_what_is_seen_from_outside_fails_exactly_that_test(test: str) -> None:
     found = FROM_OUTSIDE[test]()
     assert of(Verdict.FAIL, found) == {test}
+    [failed] = [one for one in found if one.test == test]
+    assert any(word in failed.evidence[-1] for word in ("nobody gave", "kernel", "answer", "disk"))
     assert of(Verdict.PASS, found) == set(TESTS) - {test}
 
 
