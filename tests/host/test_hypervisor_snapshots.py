@@ -226,4 +226,4 @@ def test_inside_of_the_file(guest: Guest) -> None:
     assert guest.internal.names(guest.id) == []
     words = ("qemu-img", "info", "-U", "-f", "qcow2", guest.directory / DISK)
     told = subprocess.run(words, check=True, capture_output=True, text=True)
-    assert "napshot" not in told.stdout
+    assert "Snapshot list" not in told.stdout
