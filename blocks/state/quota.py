@@ -123,7 +123,9 @@ class Quota:
                     f"the tenant's quota of {resource} is not enough: "
                     f"{more} more asked for, {used} of {limit} in use"
                 )
-            if row is not None:
+            if row is not None and not amount:
+                session.delete(row)
+            elif row is not None:
                 row.amount = amount
             elif more:
                 session.add(
