@@ -35,7 +35,12 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
 #: What cloud-init keeps of an instance; `seed` is the image's own.
 _CLOUD = "/var/lib/cloud"
 _KEPT_OF_CLOUD = frozenset({"seed"})
-_OF_PEOPLE = (".bash_history", ".zsh_history", ".python_history", ".lesshst", ".viminfo")
+#: What programs note of people's work, in their home directories.
+HISTORIES = (
+    *(".bash_history", ".zsh_history", ".ash_history", ".sh_history", ".python_history"),
+    *(".mysql_history", ".psql_history", ".sqlite_history", ".node_repl_history"),
+    *(".lesshst", ".viminfo"),
+)
 _NEVER = frozenset({"lost+found"})
 _LOGS = "/var/log"
 _MACHINE_ID = "/etc/machine-id"
@@ -82,7 +87,7 @@ def _people(guest: Access) -> Iterator[tuple[str, Change]]:
         for name in guest.names(f"{home}/.ssh"):
             if name.startswith("authorized_keys"):
                 yield "login keys", Remove(f"{home}/.ssh/{name}")
-        for name in _OF_PEOPLE:
+        for name in HISTORIES:
             if guest.find(f"{home}/{name}", follow=False) is not None:
                 yield "histories", Remove(f"{home}/{name}")
 

@@ -38,6 +38,7 @@ LIVED: Tree = {
     "tmp/left/deep": "x",
     "var/tmp/left": "x",
     "root/.bash_history": "rm -rf /\n",
+    "root/.ash_history": "cat secret\n",
     "root/.ssh/authorized_keys": "ssh-ed25519 AAAA old\n",
     "home/debian/.ssh/authorized_keys": "ssh-ed25519 AAAA old\n",
     "home/debian/.ssh/config": "Host *\n",

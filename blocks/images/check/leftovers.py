@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from blocks.images.check.guest import Guest
 from blocks.images.check.points import Points
 from blocks.images.check.report import Notes
+from blocks.images.generalising import HISTORIES
 
 LEFTOVERS = Points()
 
@@ -19,7 +20,6 @@ _LEASES = (
     "/var/lib/NetworkManager",
     "/run/systemd/netif/leases",
 )
-_HISTORIES = (".bash_history", ".zsh_history", ".python_history", ".lesshst", ".viminfo")
 _PRIVATE_KEY = re.compile(r"id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)?")
 
 
@@ -96,7 +96,7 @@ def state(guest: Guest, notes: Notes) -> None:
     for name in guest.access.names("/var/log/journal"):
         notes.warn(f"/var/log/journal/{name}", _GENERALISE)
     for home in _homes(guest):
-        for name in _HISTORIES:
+        for name in HISTORIES:
             if guest.access.exists(f"{home}/{name}"):
                 notes.warn(f"{home}/{name}", "remove it")
     for folder in ("/tmp", "/var/tmp"):  # noqa: S108 - the guest's
