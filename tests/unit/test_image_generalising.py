@@ -77,6 +77,7 @@ def test_a_machine_that_lived_becomes_an_image(tmp_path: Path) -> None:
         assert guest.names("/var/log/journal") == []
         assert guest.names("/var/lib/cloud") == ["seed"]
         assert not guest.exists("/etc/instance-id")
+        assert [name for name in guest.names("/root") if name.endswith("history")] == []
         # Once is enough: what is left to do is done already.
         assert all(guest.is_done(change) for _why, change in generalising(guest))
     finally:
