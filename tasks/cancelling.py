@@ -108,6 +108,7 @@ def stop_run(store: StateStore, build: Build, purpose: str) -> str:
 
 def _free_lease(store: StateStore, build: Build, purpose: str) -> str | None:
     """Take a build's lease where it is free; its token."""
+    # Asked first: to try to take it is a write, and it is tried five times a second.
     if store.leases.held(build.id) is not None:
         return None
     try:

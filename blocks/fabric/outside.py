@@ -6,6 +6,8 @@ this host, which forwards and masquerades; `bridge`: whatever the operator joins
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyroute2 import IPRoute
 
 from blocks import changes, marks
@@ -65,7 +67,9 @@ class Outside:
     def differences(self, network: Network, subnet: Subnet) -> list[str]:
         """What of the far end is not as it should be, in words."""
         if network.outside == "closed":
-            namespace, leg = marks.outside_namespace(network.id), self._leg(network, subnet)
+            namespace = marks.outside_namespace(network.id)
+            # Where an earlier version made it, the kernel chose its MAC address.
+            leg = replace(self._leg(network, subnet), mac=None)
             if not namespaces.exists(namespace):
                 return [f"the namespace {namespace} is not there"]
             return with_links(namespace, lambda ipr: legs.differences(ipr, leg))
@@ -80,12 +84,14 @@ class Outside:
         legs.ensure_leg(leg, self._segments.bridge(network))
 
     def _leg(self, network: Network, subnet: Subnet) -> Leg:
+        alias = self._site.alias("outside", network.id)
         return Leg(
-            alias=self._site.alias("outside", network.id),
+            alias=alias,
             outer=marks.tap_name(network.id),
             inner=marks.dhcp_leg_name(network.id),
             namespace=marks.outside_namespace(network.id),
-            mac=None,
+            # The same each time it is made: routers go on with what they know of it.
+            mac=links.own_mac(alias),
             mtu=network.mtu,
             addresses=(_gateway(network, subnet),),
         )

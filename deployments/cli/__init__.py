@@ -12,7 +12,7 @@ def main() -> int:
 
     Returns:
         The exit code: 0 done, 1 refused or failed, 2 wrong usage, 3 and 4 of `fifty
-        audit`, 130 for Ctrl-C.
+        audit`, 130 for Ctrl-C, 143 for SIGTERM.
     """
     # A command's start makes a million objects, none of them garbage: looking through them
     # again and again, and once more at the end, is a fifth of a short command's time.

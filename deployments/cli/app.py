@@ -19,8 +19,6 @@ from deployments.cli import output
 
 REFUSED = 1
 WRONG_USAGE = 2
-INTERRUPTED = 130
-TERMINATED = 143
 
 _SITE = Group("This site", sort_key=1)
 _THINGS = Group("Things", sort_key=2)
@@ -166,10 +164,10 @@ def run(arguments: Sequence[str]) -> int:
             code, document = _explained(error)
             output.refuse(document, as_json=as_json)
         except KeyboardInterrupt:
-            code = INTERRUPTED
+            code = output.INTERRUPTED
             output.refuse(_refusal("Interrupted", "stopped by Ctrl-C"), as_json=as_json)
         except output.Terminated:
-            code = TERMINATED
+            code = output.TERMINATED
             hint = "`fifty reconcile` brings what was begun to its end"
             output.refuse(_refusal("Terminated", "stopped by SIGTERM", hint), as_json=as_json)
         sys.stdout.flush()

@@ -14,6 +14,10 @@ from typing import Any
 
 from blocks.errors import FiftyError
 
+#: Exit codes of what a signal ended, as a shell tells them: 128 and the signal's number.
+INTERRUPTED = 130
+TERMINATED = 143
+
 #: Control, format (bidirectional overrides), surrogates, line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 

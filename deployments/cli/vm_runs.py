@@ -17,13 +17,10 @@ from deployments.cli.context import (
 from deployments.cli.detaching import Detach, send
 from deployments.cli.drawing import Drawing, view_for
 from deployments.cli.flow_runs import Done, run_flow
-from deployments.cli.output import Refusal, Terminated
+from deployments.cli.output import INTERRUPTED, TERMINATED, Refusal, Terminated
 from deployments.cli.scope import open_scope
 from deployments.cli.vm_failure import failure
 from deployments.cli.vm_views import CLOCKS
-
-_INTERRUPTED = 130
-_TERMINATED = 143
 
 
 def resume(
@@ -167,7 +164,7 @@ def run_vm_flow(
             "hint": "",
             "details": [],
         }
-        code = _INTERRUPTED if interrupted else _TERMINATED
+        code = INTERRUPTED if interrupted else TERMINATED
         raise Refusal(failure(document, store, build, None), code) from None
 
 

@@ -179,9 +179,9 @@ def test_figures_of_the_builds_are_told_and_drawn(
     assert figures["ended"]["complete"] == figures["completed"] >= 1
     assert [step["step"] for step in figures["steps"]] == list(range(1, 51))
     assert {step["builds"] for step in figures["steps"]} == {figures["completed"]}
-    last = keeper.json("stats", "--last", "1")
-    assert last["completed"] == 1
-    assert set(last["slowest"]) & {44, 45, 46, 47, 48, 49}, "the boot is what takes longest"
+    ranked = sorted(figures["steps"], key=lambda step: (-step["median_s"], step["step"]))
+    assert figures["slowest"] == [step["step"] for step in ranked[:5]]
+    assert keeper.json("stats", "--last", "1")["completed"] == 1
     assert [clock["clock"] for clock in figures["clocks"]] == ["running_s", "booted_s", "login_s"]
 
     ended = call("report_stats", {"last": 1})

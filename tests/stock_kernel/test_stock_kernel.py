@@ -22,6 +22,10 @@ _PROBE = (
     "assert kernel.knows_link_kind('vxlan') and kernel.knows_link_kind('gretap'); "
     "assert not kernel.knows_link_kind('nosuchkind')"
 )
+_PYTEST = [
+    *(sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "--color=no"),
+    *("-p", "no:cacheprovider", "--timeout=300"),
+]
 
 
 @pytest.fixture(name="tree", scope="module")
@@ -40,6 +44,11 @@ def test_the_kernel_is_asked_what_it_can_do(tree: Path, tmp_path: Path) -> None:
     "name", ["fabric_firewall", "attacks", "fabric_revoking", "fabric_floating", "fabric_routing"]
 )
 def test_passes_under_a_stock_kernel(tree: Path, tmp_path: Path, name: str) -> None:
-    words = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider"]
-    words += ["--timeout=300", f"tests/host/test_{name}.py"]
-    print(machine.run(tree, tmp_path, words, PROJECT, 880))
+    print(machine.run(tree, tmp_path, [*_PYTEST, f"tests/host/test_{name}.py"], PROJECT, 880))
+
+
+def test_hosts_are_joined_by_the_kernels_own_gre_and_vlans(tree: Path, tmp_path: Path) -> None:
+    words = [*_PYTEST, "tests/host/test_segments_hosts.py", "-k", "linuxbridge"]
+    said = machine.run(tree, tmp_path, words, PROJECT, 880)
+    assert "7 passed" in said
+    assert "skipped" not in said
