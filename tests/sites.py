@@ -12,8 +12,8 @@ from tests import sessions
 from tests.cloud import Cloud
 from tests.inventory import differences
 
-EXTERNAL = ("public", "--external", "--type", "flat", "--cidr", "172.29.77.0/24")
-LAB = ("lab", "--cidr", "10.77.1.0/24", "--router", "gate", "--external-network", "public")
+EXTERNAL = ("external", "--external", "--type", "flat", "--cidr", "172.29.77.0/24")
+LAB = ("lab", "--cidr", "10.77.1.0/24", "--router", "gate", "--external-network", "external")
 LIMITED = Flavor(
     name="limited",
     vcpus=1,
@@ -46,7 +46,7 @@ def _site_cloud(
     for network in ("side", "twin", "lab"):
         cloud.fifty("network", "delete", network)
     cloud.fifty("router", "delete", "gate")
-    cloud.fifty("network", "delete", "public")
+    cloud.fifty("network", "delete", "external")
     for image in cloud.json("image", "list", "--all-tenants"):
         cloud.fifty("image", "delete", image["id"])
     left = differences(before, cloud.inventory())
