@@ -36,9 +36,13 @@ from tests.sites import _site_cloud, cloud, specimen  # noqa: E402, F401
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """SIGTERM ends the session as Ctrl-C does; `tmp_path` goes with the session's directory."""
+    """SIGTERM ends the session as Ctrl-C does; `tmp_path` goes with the session's directory.
+
+    Ctrl-C does so also where a shell has started us in the background, with SIGINT ignored.
+    """
     config.option.basetemp = config.option.basetemp or str(_DIRECTORY / "tmp")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

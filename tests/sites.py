@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from blocks.resources import Flavor, FlavorLimits
-from tests import sessions
+from tests import packages, sessions
 from tests.cloud import Cloud
 from tests.inventory import differences
 
@@ -31,6 +32,8 @@ def _site_cloud(
 ) -> Iterator[Cloud]:
     """The site, initialized, with the image `micro`; everything removed at the end."""
     del libvirtd
+    if packages.VARIABLE in os.environ:
+        packages.give(Path(os.environ[packages.VARIABLE]), fifty_home)
     cloud = Cloud(fifty_home, prefect_server)
     document = cloud.json("init", "--api-url", prefect_server)
     sessions.note_site(session_directory, document["site"])
