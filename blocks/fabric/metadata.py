@@ -121,7 +121,8 @@ class Metadata:
     def server(self, network_id: str) -> Server:
         """The network's metadata server."""
         directory = self._site.of_network(network_id) / "metadata"
-        return Server(directory / "server.pid", str(directory / "guests"))
+        namespace = marks.dhcp_namespace(network_id)
+        return Server(directory / "server.pid", str(directory / "guests"), namespace)
 
     def _documents(self, network_id: str) -> Path:
         """Where the documents are: closed to others from above, open to the server inside."""
