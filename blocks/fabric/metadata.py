@@ -102,12 +102,12 @@ class Metadata:
                     )
 
     def differences(self, binding: PortBinding) -> list[str]:
-        """What of the server, and of a port's documents, is not as it should be."""
-        wrong = self.server_differences(binding.network)
-        for directory in self._of_port(binding.port, make=False):
-            if not (directory / "meta_data.json").is_file():
-                wrong.append(f"there is no metadata for {directory.name}")
-        return wrong
+        """What of a port's documents is not as it should be."""
+        return [
+            f"there is no metadata for {directory.name}"
+            for directory in self._of_port(binding.port, make=False)
+            if not (directory / "meta_data.json").is_file()
+        ]
 
     def server_differences(self, network: Network) -> list[str]:
         """What of a network's metadata server is not as it should be."""
