@@ -29,14 +29,21 @@ from tests.waiting import eventually
 
 PROJECT = Path(__file__).parents[1]
 #: The tests of lane 2, in their order; all others are in lane 1. Both are to take about the
-#: same time: pytest's last line tells it. What keeps two processors busy by itself is all in
-#: here, so that no two of that meet; what needs the world outside cannot be.
+#: same time, also with --quick: pytest's last lines tell it, and which files take long.
+#: What keeps two processors busy by itself is all in here, so that no two of that meet; what
+#: needs the world outside cannot be, but for the packages of the site's image.
 LANE_2 = (
+    "tests/unit",
+    "tests/host/test_fabric_*.py",
+    "tests/host/test_tenants.py",
+    "tests/faults",
     "tests/service",
     "tests/matrix",
     "tests/e2e/test_concurrency.py",
     "tests/chaos",
 )
+#: Tests that have no site, and so no image.
+_WITHOUT_SITE = ("tests/unit", "tests/host/")
 _PYTEST = (sys.executable, "-m", "pytest", "--timeout=900")
 _NO_TESTS = 5  # pytest's exit code
 _INTERRUPTED = 128 + signal.SIGINT
@@ -205,7 +212,9 @@ def divided(folders: Sequence[str]) -> tuple[list[str], list[str]]:
     Args:
         folders: All that is to be run, from the project's directory.
     """
-    second = [path for path in LANE_2 if any(Path(path).is_relative_to(one) for one in folders)]
+    declared = (path for pattern in LANE_2 for path in sorted(PROJECT.glob(pattern)))
+    known = [str(path.relative_to(PROJECT)) for path in declared]
+    second = [path for path in known if any(Path(path).is_relative_to(one) for one in folders)]
     first = [one for one in folders if one not in second]
     return [*first, *(f"--ignore={path}" for path in second if path not in folders)], second
 
@@ -240,12 +249,10 @@ def main() -> int:
     try:
         _check_host()
         with Lanes(directory) as lanes:
-            there = f"{packages.VARIABLE}={lanes.fetch_packages()}"
-            cache = ".pytest_cache/lane-2"  # of what has failed
-            return lanes.run(
-                [*_PYTEST, *first, *options],
-                ["env", there, *_PYTEST, "-o", f"cache_dir={cache}", *second, *options],
-            )
+            pytest = [*_PYTEST, "-o", "cache_dir=.pytest_cache/lane-2"]  # of what has failed
+            if not all(path.startswith(_WITHOUT_SITE) for path in second):
+                pytest = ["env", f"{packages.VARIABLE}={lanes.fetch_packages()}", *pytest]
+            return lanes.run([*_PYTEST, *first, *options], [*pytest, *second, *options])
     except OneLane as reason:
         print(f"== not in two lanes: {reason}", flush=True)
     finally:

@@ -62,7 +62,7 @@ def staying() -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
         yield process, token, there.parents[2]
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
         Path("/var/tmp", token).unlink(missing_ok=True)
 
 
@@ -84,9 +84,8 @@ def test_every_test_is_in_one_lane() -> None:
     in_first, in_second = files(set(first)) - files(ignored), files(set(second))
     assert in_first & in_second == set()
     assert in_first | in_second == every - by_name
-    assert second == list(LANE_2)
-    assert all((PROJECT / path).exists() for path in LANE_2)
-    assert divided(["tests/unit"]) == (["tests/unit"], [])
+    assert all(list(PROJECT.glob(pattern)) for pattern in LANE_2)
+    assert divided(["tests/e2e/nothing"]) == (["tests/e2e/nothing"], [])
 
 
 def test_lane_2_has_a_host_of_its_own(site: str) -> None:
