@@ -10,6 +10,7 @@ No module of Prefect is imported here: `fifty network show --check` is quick.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blocks.errors import NotFound, Transient
@@ -83,11 +84,14 @@ def network_drift(
     own = own_differences(network, store, fabric, settings)
     found: dict[str, tuple[str, ...]] = {}
     under_way = []
+    shared: list[str] | None = None
     for guest in guest_ports(network, store):
         if store.leases.held(guest.build.id) is not None:
             under_way.append(guest.build.name)
         elif runs(guest.build.id):
-            wrong = port_differences(guest.binding, fabric)
+            if shared is None:
+                shared = fabric.prove_shared(network)
+            wrong = _at_rest(guest, store, fabric, shared)
             if settled := _settled(wrong, guest.binding, store):
                 # What all ports share is told once.
                 if rest := tuple(text for text in settled if text not in (own or ())):
@@ -97,19 +101,49 @@ def network_drift(
     return Drift(tuple(own) if own is not None else None, found, tuple(under_way))
 
 
+def _at_rest(
+    guest: GuestPort, store: StateStore, fabric: NetworkFabric, shared: list[str]
+) -> list[str]:
+    """A port's differences that are there as well when nobody changes any rules.
+
+    Between the look at the records and the one at the kernel somebody may have changed both.
+
+    Args:
+        guest: The port.
+        store: The state store.
+        fabric: This host's networking.
+        shared: The differences in what it has in common with other ports.
+    """
+    own = fabric.prove_own(guest.binding)
+    if not (shared or own or _without_carrier(guest.binding, fabric)):
+        return []
+    with fabric.rules_at_rest():
+        try:
+            port = store.ports.get(guest.binding.port.id)
+            return port_differences(binding_of(store, port, guest.build.name), fabric)
+        except NotFound:
+            return []  # deleted meanwhile
+
+
 def _settled(wrong: list[str], binding: PortBinding, store: StateStore) -> list[str]:
     """The differences without those that a VM under way accounts for.
 
-    It is a member of its groups from step 23 on, and step 37 tells the other ports.
+    It is a member of its groups from step 23 on, and step 37 tells the other ports; likewise
+    with an interface that is plugged in, or out.
     """
-    tenant = binding.port.tenant_id
-    if not wrong or not any(
-        build.catalogue == "vm" and build.tenant_id in (tenant, None)
-        for build in store.builds.unfinished()
-    ):
+    if not wrong or not _under_way(binding.port.tenant_id, store):
         return wrong
     chains = [f"{kind}-{binding.port.id}" for kind in _BY_MEMBERS]
     return [text for text in wrong if not any(chain in text for chain in chains)]
+
+
+def _under_way(tenant_id: str, store: StateStore) -> bool:
+    """Whether a VM of a tenant's is not at an end, or a run is at work on one."""
+    builds = store.builds.unfinished()
+    for build_id in store.leases.live():
+        with suppress(NotFound):
+            builds.append(store.builds.get(build_id))
+    return any(build.catalogue == "vm" and build.tenant_id in (tenant_id, None) for build in builds)
 
 
 def own_differences(
@@ -159,10 +193,13 @@ def guest_ports(network: Network, store: StateStore) -> Iterator[GuestPort]:
 
 def port_differences(binding: PortBinding, fabric: NetworkFabric) -> list[str]:
     """What of a running guest's port is not as recorded; QEMU must hold its tap, too."""
-    wrong = fabric.prove(binding)
+    return [*fabric.prove(binding), *_without_carrier(binding, fabric)]
+
+
+def _without_carrier(binding: PortBinding, fabric: NetworkFabric) -> list[str]:
     try:
-        if not fabric.carrier(binding.port):
-            wrong.append(f"no QEMU holds {binding.port.tap}: the guest is cut off, or off")
+        if fabric.carrier(binding.port):
+            return []
     except Transient:
-        pass  # that the tap is not there was told already
-    return wrong
+        return []  # that the tap is not there is told already
+    return [f"no QEMU holds {binding.port.tap}: the guest is cut off, or off"]

@@ -165,9 +165,17 @@ class Firewall:
                 )
 
     def differences(self, binding: PortBinding) -> list[str]:
-        """What of a port's rules is not in the kernel as it should be, in words."""
+        """What of a port's own rules is not in the kernel as it should be, in words."""
         tables = self._tables()
-        return differences(tables, binding, _chains(tables, binding))
+        members = tables.members(binding.port)
+        if not binding.network.physical_bridge:
+            members.append(tables.zone_member(binding.network))
+        return differences(tables, _chains(tables, binding), members)
+
+    def shared_differences(self) -> list[str]:
+        """What of the rules of all ports is not in the kernel as it should be, in words."""
+        tables = self._tables()
+        return differences(tables, tables.shared(), [])
 
     def protected(self) -> list[str]:
         """The ids of the ports whose chains are there, whole or in part."""

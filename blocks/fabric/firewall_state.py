@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from blocks.fabric import nft, nft_reading
-from blocks.fabric.firewall_tables import Chains, Tables
+from blocks.fabric.firewall_tables import Chains, Members, Tables
 from blocks.fabric.nft import Json
-from blocks.resources import PortBinding
 
 
-def differences(tables: Tables, binding: PortBinding, chains: Chains) -> list[str]:
-    """What of a port's rules is not in the kernel as it should be, a line each.
+def differences(tables: Tables, chains: Chains, members: Members) -> list[str]:
+    """What of some rules is not in the kernel as it should be, a line each.
 
     Args:
         tables: The site's.
-        binding: The port.
-        chains: The port's own.
+        chains: Those that are looked at.
+        members: Members of sets and maps, with table and name, that are looked for.
     """
-    amiss = amiss_of([*tables.shared(), *chains])
-    members = tables.members(binding.port)
-    if not binding.network.physical_bridge:
-        members.append(tables.zone_member(binding.network))
+    amiss = amiss_of(chains)
     missing = [one for one in members if not nft_reading.holds(*one)]
     if not amiss and not missing:
         return []

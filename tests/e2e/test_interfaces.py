@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 
 from blocks import changes, marks
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, PortKind
+from blocks.state.tables import NetworkRow
 from tasks.interface_change import attach_interface, detach_interface
 from tests.cloud import Cloud
 from tests.prefect_api import api
@@ -229,6 +231,28 @@ def test_what_is_broken_is_told_and_repaired_and_the_rest_goes_on(cloud: Cloud) 
         cloud.ssh("many", DHCP_CLIENT.format(interface))
         assert address in (None, addresses(cloud, "many")[interface])
     assert cloud.json("audit")["clean"]
+
+
+def test_ports_in_a_network_that_another_host_anchors_are_repaired_here(cloud: Cloud) -> None:
+    second = network_of(cloud, SECOND)
+    tap = str(cloud.ports("many")[2].tap)
+    moved = update(NetworkRow).where(NetworkRow.id == second.id)
+    with cloud.world.store.database.write() as session:
+        session.execute(moved.values(anchor_host="elsewhere"))
+    try:
+        assert cloud.json("network", "show", SECOND, "--check")["clean"]
+        kill_dnsmasq(cloud, SECOND)
+        subprocess.run(["ip", "link", "set", tap, "mtu", "1300"], check=True)
+        found = cloud.json("network", "show", SECOND, "--check", code=3)
+        assert found["networks"][0]["differences"] is None
+        [done] = cloud.json("reconcile")["reconciled"]
+        assert (done["name"], done["state"]) == (SECOND, "complete")
+        assert cloud.json("network", "show", SECOND, "--check")["clean"]
+        assert cloud.json("reconcile")["reconciled"] == []
+    finally:
+        with cloud.world.store.database.write() as session:
+            session.execute(moved.values(anchor_host=second.anchor_host))
+    assert cloud.json("network", "show", SECOND, "--check")["clean"]
 
 
 def test_the_same_network_created_again_is_repaired(cloud: Cloud) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from blocks.resources import Instance, Network, Port, PortKind
 from blocks.settings import Settings
 from blocks.state import StateStore
 from blocks.world import World
+from tasks.network_restore import lost_here, repair, repair_each
 from tasks.port_bindings import RULES_STEP, binding_of
 from tasks.segments import differences_here, follow_hosts, follow_rules, realize_here
 from tasks.steps_31_38_network import (
@@ -57,7 +60,8 @@ class Member:
 
     def guest(self, name: str, address: str, group: str | None = None) -> Guest:
         """A VM here, as far as the network knows of one; without a group, open to all."""
-        instance: Instance = self.filled.add_vm(name, address=address)
+        request = {"name": name, "image": "micro", "networks": ["lab"]}
+        instance: Instance = self.filled.add_vm(name, address=address, request=request)
         [port] = self.store.ports.of_device(instance.id)
         self.store.ports.bind(port.id, self.store.host, [group] if group else [])
         binding = binding_of(self.store, self.store.ports.get(port.id), name)
@@ -71,6 +75,17 @@ class Member:
         self.host.run(lambda: fabric.protect(binding))
         self.store.journal.intend(instance.id, 1, RULES_STEP, self.store.host)
         return guest
+
+    def mend(self) -> list[str]:
+        """What a reconcile here finds of networks that others anchor, and repairs."""
+
+        def mend() -> list[str]:
+            found = lost_here(self.world)
+            for network, _build, _why in found:
+                repair_each(network, self.world, repair)
+            return [text for _network, _build, why in found for text in why]
+
+        return self.host.run(mend)
 
     @property
     def dhcp_port(self) -> Port:
@@ -106,7 +121,11 @@ def _two(tmp_path: Path, session_directory: Path) -> Iterator[list[Member]]:
             world = World(settings, store, use_blocks=False)
             # A libvirt is not what this is about.
             libvirt = SimpleNamespace(
-                totals=lambda: (1, 1024), load=lambda: 0.0, features=lambda: {}
+                totals=lambda: (1, 1024),
+                load=lambda: 0.0,
+                features=lambda: {},
+                qemu_identity=lambda: (None, None),
+                state=lambda _instance: "running",
             )
             world.__dict__.update(fabric=host.lab.fabric, hypervisor=libvirt)
             members.append(Member(host, world, filled))
@@ -231,6 +250,48 @@ def test_rules_follow_the_members_on_other_hosts(two: list[Member]) -> None:
     far.store.ports.bind(there.binding.port.id, far.store.host, ())
     assert near.host.run(lambda: follow_rules(near.world)) != []
     assert not there.pings(here.address)
+
+
+def test_a_guests_port_is_repaired_on_a_host_that_does_not_anchor_its_network(
+    two: list[Member],
+) -> None:
+    near, far = two
+    group = near.store.groups.ensure_default(near.filled.tenant)
+    here, there = near.guest("first", "10.0.0.7", group), far.guest("second", "10.0.0.8", group)
+    for guest in (here, there):
+        guest.configure()
+        # The rest of what its build leaves.
+        build = near.store.builds.get(guest.binding.port.device_id or "")
+        near.store.builds.note(build.id, seed="00")
+        near.store.builds.update(build.id, state="complete")
+    near.follow()
+    near.host.run(lambda: follow_rules(near.world))
+    assert far.mend() != []
+    assert far.mend() == []
+    assert there.pings(here.address, 3)
+
+    tap, port = there.binding.port.tap, there.binding.port
+    ip("-n", far.host.namespace, "link", "set", str(tap), "mtu", "1300")
+    files = far.host.directory / "networks" / far.network.id
+    os.kill(int((files / "dhcp" / "dnsmasq.pid").read_text().split()[0]), signal.SIGKILL)
+    (files / "dhcp" / "hosts" / port.id).unlink()
+    far.host.says("nft", "flush", "ruleset")
+    # Whoever works on the VM right now is not disturbed.
+    token = far.store.leases.acquire(port.device_id or "", "delete")
+    far.mend()
+    assert far.host.says("nft", "list", "ruleset") == ""
+    far.store.leases.release(port.device_id or "", token)
+    told = "; ".join(far.mend())
+    for word in ("dnsmasq does not run", "1300", "rules of all ports", port.addresses[0].address):
+        assert str(word) in told, told
+    assert far.mend() == []
+    there.run("ip", "address", "flush", "dev", "eth0")
+    assert take_lease(far.host.lab, there)["ip"] == "10.0.0.8"
+    there.configure()
+    assert there.pings(here.address, 3)
+    # The anchor's own are its network's matter, whatever is broken.
+    near.host.says("nft", "flush", "ruleset")
+    assert near.mend() == []
 
 
 def test_each_host_answers_its_own_guests(two: list[Member]) -> None:

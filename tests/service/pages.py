@@ -114,6 +114,7 @@ class Pages:
         found: dict[str, tuple[str, str]] = {}
 
         def shown() -> bool:
+            before = list(found.items())
             found.clear()
             # Only those near the window are in the page.
             for key in ("Home", "PageDown", "End"):
@@ -121,7 +122,9 @@ class Pages:
                 for link, label, state in self.page.evaluate(_LISTED):
                     found[link] = (label, state)
             at_work = [state for _label, state in found.values() if state in _AT_WORK]
-            return len(found) >= count and len(at_work) == running
+            # Whatever came in between two looks is not where it belongs.
+            same = list(found.items()) == before
+            return same and len(found) >= count and len(at_work) == running
 
         eventually(shown, f"list of {count} task runs")
         self.page.keyboard.press("Home")

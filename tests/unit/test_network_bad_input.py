@@ -44,6 +44,11 @@ HERE = "here"
 class Fabric:
     """Stands for the host: whoever touches it has not refused."""
 
+    def protect_each(self, read: Callable[[], object]) -> None:
+        """What is refused when the rules are read has changed none of them."""
+        read()
+        raise AssertionError("rules were about to be changed")
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         raise AssertionError(f"{name} was called: something was about to be changed")
 
