@@ -82,68 +82,75 @@ def network_drift(
             that they are off is for whoever asks libvirt.
     """
     own = own_differences(network, store, fabric, settings)
-    found: dict[str, tuple[str, ...]] = {}
-    under_way = []
-    shared: list[str] | None = None
+    under_way, guests = [], []
     for guest in guest_ports(network, store):
         if store.leases.held(guest.build.id) is not None:
             under_way.append(guest.build.name)
         elif runs(guest.build.id):
-            if shared is None:
-                shared = fabric.prove_shared(network)
-            wrong = _at_rest(guest, store, fabric, shared)
-            if settled := _settled(wrong, guest.binding, store):
-                # What all ports share is told once.
-                if rest := tuple(text for text in settled if text not in (own or ())):
-                    found[guest.label] = rest
-            elif wrong:
-                under_way.append(guest.build.name)
+            guests.append(guest)
+    found: dict[str, tuple[str, ...]] = {}
+    astray = _astray(guests, store, fabric)
+    changing = _tenants_at_work(store) if astray else set()
+    for guest, wrong in astray:
+        if settled := _settled(wrong, guest.binding, changing):
+            # What all ports share is told once.
+            if rest := tuple(text for text in settled if text not in (own or ())):
+                found[guest.label] = rest
+        else:
+            under_way.append(guest.build.name)
     return Drift(tuple(own) if own is not None else None, found, tuple(under_way))
 
 
-def _at_rest(
-    guest: GuestPort, store: StateStore, fabric: NetworkFabric, shared: list[str]
-) -> list[str]:
-    """A port's differences that are there as well when nobody changes any rules.
+def _astray(
+    guests: list[GuestPort], store: StateStore, fabric: NetworkFabric
+) -> list[tuple[GuestPort, list[str]]]:
+    """The ports of a network that are not as recorded also when nobody changes any rules.
 
     Between the look at the records and the one at the kernel somebody may have changed both.
-
-    Args:
-        guest: The port.
-        store: The state store.
-        fabric: This host's networking.
-        shared: The differences in what it has in common with other ports.
     """
-    own = fabric.prove_own(guest.binding)
-    if not (shared or own or _without_carrier(guest.binding, fabric)):
+    astray = _looked_at(guests, fabric)
+    if not astray:
         return []
     with fabric.rules_at_rest():
-        try:
-            port = store.ports.get(guest.binding.port.id)
-            return port_differences(binding_of(store, port, guest.build.name), fabric)
-        except NotFound:
-            return []  # deleted meanwhile
+        again = []
+        for guest, _wrong in astray:
+            with suppress(NotFound):  # deleted meanwhile
+                port = store.ports.get(guest.binding.port.id)
+                binding = binding_of(store, port, guest.build.name)
+                again.append(GuestPort(guest.build, binding))
+        return _looked_at(again, fabric)
 
 
-def _settled(wrong: list[str], binding: PortBinding, store: StateStore) -> list[str]:
+def _looked_at(guests: list[GuestPort], fabric: NetworkFabric) -> list[tuple[GuestPort, list[str]]]:
+    """Those of a network's ports that have differences, with these."""
+    shared = fabric.prove_shared(guests[0].binding.network) if guests else []
+    found = []
+    for guest in guests:
+        own = [*fabric.prove_own(guest.binding), *_without_carrier(guest.binding, fabric)]
+        if wrong := list(dict.fromkeys([*shared, *own])):
+            found.append((guest, wrong))
+    return found
+
+
+def _settled(wrong: list[str], binding: PortBinding, changing: set[str | None]) -> list[str]:
     """The differences without those that a VM under way accounts for.
 
     It is a member of its groups from step 23 on, and step 37 tells the other ports; likewise
     with an interface that is plugged in, or out.
     """
-    if not wrong or not _under_way(binding.port.tenant_id, store):
+    if changing.isdisjoint((binding.port.tenant_id, None)):
         return wrong
     chains = [f"{kind}-{binding.port.id}" for kind in _BY_MEMBERS]
     return [text for text in wrong if not any(chain in text for chain in chains)]
 
 
-def _under_way(tenant_id: str, store: StateStore) -> bool:
-    """Whether a VM of a tenant's is not at an end, or a run is at work on one."""
+def _tenants_at_work(store: StateStore) -> set[str | None]:
+    """Whose VMs are not at an end, or have a run at work on one; None: not known yet."""
     builds = store.builds.unfinished()
     for build_id in store.leases.live():
         with suppress(NotFound):
             builds.append(store.builds.get(build_id))
-    return any(build.catalogue == "vm" and build.tenant_id in (tenant_id, None) for build in builds)
+    return {build.tenant_id for build in builds if build.catalogue == "vm"}
 
 
 def own_differences(

@@ -23,6 +23,7 @@ from blocks.resources import Network, PortKind
 from blocks.state.tables import NetworkRow
 from tasks.interface_change import attach_interface, detach_interface
 from tests.cloud import Cloud
+from tests.forked import forked
 from tests.prefect_api import api
 from tests.waiting import eventually
 
@@ -41,24 +42,25 @@ DHCP_CLIENT = "ip link set {0} up; udhcpc -n -q -i {0} -s /lib/micro/udhcpc"
 @pytest.fixture(scope="module", name="cloud")
 def _cloud(site_cloud: Cloud) -> Iterator[Cloud]:
     """A network without DHCP and one with it, and a VM in both and in `lab`, in this order."""
-    site_cloud.fifty(
-        *("network", "create", STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp"),
-        *("--host-route", "10.98.0.0/16=10.88.1.254", "--dns", "192.0.2.53"),
-    )
-    site_cloud.fifty("network", "create", SECOND, *OPTIONS)
-    three = (f"{STATIC}:10.88.1.77", "lab", f"{SECOND}:10.88.2.9")
-    site_cloud.fifty(
-        *("vm", "create", "many", "--image", "micro", "--flavor", "tiny"),
-        *(word for network in three for word in ("--network", network)),
-    )
-    site_cloud.fifty(
-        *("vm", "create", "few", "--image", "micro", "--flavor", "tiny"),
-        *("--network", STATIC),
-    )
-    yield site_cloud
-    site_cloud.delete(["many", "few"])
-    for name in (STATIC, SECOND):
-        site_cloud.fifty("network", "delete", name)
+    with forked(site_cloud) as cloud:
+        cloud.fifty(
+            *("network", "create", STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp"),
+            *("--host-route", "10.98.0.0/16=10.88.1.254", "--dns", "192.0.2.53"),
+        )
+        cloud.fifty("network", "create", SECOND, *OPTIONS)
+        three = (f"{STATIC}:10.88.1.77", "lab", f"{SECOND}:10.88.2.9")
+        cloud.fifty(
+            *("vm", "create", "many", "--image", "micro", "--flavor", "tiny"),
+            *(word for network in three for word in ("--network", network)),
+        )
+        cloud.fifty(
+            *("vm", "create", "few", "--image", "micro", "--flavor", "tiny"),
+            *("--network", STATIC),
+        )
+        yield cloud
+        cloud.delete(["many", "few"])
+        for name in (STATIC, SECOND):
+            cloud.fifty("network", "delete", name)
 
 
 def network_of(cloud: Cloud, name: str) -> Network:

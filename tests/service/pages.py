@@ -148,6 +148,12 @@ class Pages:
         expect(rows.first).to_be_visible()
         return [row.locator("td").all_inner_texts() for row in rows.all()]
 
+    def picture_of(self, what: Locator, file: Path) -> None:
+        """Write a part of the page, however long."""
+        self.page.set_viewport_size({"width": _WIDTH, "height": 2 * _HEIGHT})
+        what.screenshot(path=file)
+        self.page.set_viewport_size({"width": _WIDTH, "height": _HEIGHT})
+
     def picture(self, file: Path, height: int = _HEIGHT) -> None:
         """Write what is on the page, without the menu."""
         self.page.set_viewport_size({"width": _WIDTH, "height": height})

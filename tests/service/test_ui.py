@@ -145,7 +145,7 @@ def _is_drawn(cloud: Cloud, served: Served, ui: Pages, pictures: Path) -> None:
     for word in ("outside", "external", "gate", "lab", "side", "web", *of_web):
         # Not anywhere in the drawing: its style sheet speaks of labels, too.
         expect(drawn.locator("p", has_text=word).first).to_be_visible()
-    ui.picture(pictures / "topology.png")
+    ui.picture_of(drawn, pictures / "topology.png")
 
 
 def test_what_is_wrong_with_a_form_is_told_at_once(cloud: Cloud, ui: Pages) -> None:
