@@ -7,6 +7,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from blocks import marks
+from blocks.hypervisor.guest import InterfaceSpec
 from blocks.resources import Instance, Network, Port, PortKind
 from blocks.settings import Settings
 from blocks.state import StateStore
 from blocks.world import World
+from tasks.interface_change import attach_interface, detach_interface
 from tasks.network_restore import lost_here, repair, repair_each
 from tasks.port_bindings import RULES_STEP, binding_of
 from tasks.segments import differences_here, follow_hosts, follow_rules, realize_here
@@ -318,3 +321,37 @@ def test_each_host_answers_its_own_guests(two: list[Member]) -> None:
     assert not any(bytes.fromhex(there.mac.replace(":", "")) in frame for frame in heard)
     wire.close()
     server.close()
+
+
+def test_an_interface_in_a_network_that_its_host_had_nothing_of(two: list[Member]) -> None:
+    """Hot-plug on a host that is new to the network: it gets all that a guest there needs."""
+    _near, far = two
+    before, store = links(far.host), far.store
+    form = {"name": "second", "image": "micro", "networks": ["lab"], "flavor": "tiny"}
+    instance = far.filled.add_vm("second", address=None, request=form)
+    store.instances.update(instance.id, host=store.host)
+    store.builds.note(instance.id, seed="00")
+    build, [port] = store.builds.get(instance.id), store.ports.of_device(instance.id)
+    guest = far.host.cable(binding_of(store, port, build.name))
+    plugged: list[InterfaceSpec] = []
+    vars(far.world.hypervisor).update(
+        attach_interface=lambda _id, spec: plugged.append(spec),
+        detach_interface=lambda _id, spec: plugged.remove(spec),
+        qemu_identity=lambda: (0, 0),
+        guest_spec=lambda *_: far.filled.image,  # something that can be kept with the build
+        compose=lambda _spec: "",
+    )
+
+    groups = [store.groups.ensure_default(far.filled.tenant)]
+    attach = partial(attach_interface, far.world, build, far.network, port.id, groups)
+    port = far.host.run(attach)
+    assert [spec.tap for spec in plugged] == [guest.binding.port.tap]
+    lease = take_lease(far.host.lab, guest)
+    assert lease["ip"] == str(port.addresses[0].address)
+    assert far.host.run(lambda: far.world.fabric.lease(port)) is not None
+    assert far.differences() == []
+
+    far.host.run(lambda: detach_interface(far.world, build, port.id))
+    assert plugged == []
+    assert links(far.host) == before
+    assert far.host.run(far.world.fabric.inventory) == []
