@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -253,22 +253,26 @@ def test_a_change_of_a_group_is_no_difference_in_between(
     store.ports.bind(scene.binding.port.id, "here", (group.id,))
     store.journal.intend(scene.binding.port.device_id or "", 1, RULES_STEP, "here")
     scene.realize()
-    recorded, seen = threading.Event(), threading.Event()
+    recorded, seen, at_rest = threading.Event(), threading.Event(), threading.Event()
     add_rule, rules_at_rest = store.groups.add_rule, fabric.rules_at_rest
 
     def add_and_wait(group_id: str, rule: SecurityGroupRule) -> bool:
         added = add_rule(group_id, rule)
         recorded.set()
-        # Longer than a look takes; it is not needed where the look waits for the rules.
         assert seen.wait(20)
+        # As long as the rule is not applied, the second look has to wait.
+        assert not at_rest.wait(0.5)
         return added
 
-    def at_rest() -> AbstractContextManager[None]:
+    @contextmanager
+    def second_look() -> Iterator[None]:
         seen.set()
-        return rules_at_rest()
+        with rules_at_rest():
+            at_rest.set()
+            yield
 
     monkeypatch.setattr(store.groups, "add_rule", add_and_wait)
-    monkeypatch.setattr(fabric, "rules_at_rest", at_rest)
+    monkeypatch.setattr(fabric, "rules_at_rest", second_look)
     request = SecurityGroupRequest(action="add-rule", name="default", protocol="tcp", port_min=80)
     world = cast("World", SimpleNamespace(store=store, fabric=fabric))
     caller = cast("Caller", SimpleNamespace(tenant_id=scene.filled.tenant))
