@@ -100,6 +100,7 @@ def start(directory: Path) -> list[str]:
     }
     missing = [name for name in _DAEMONS if name not in ours(directory)]
     for name in missing:
+        _let_end(directory / f"{name}.pid")
         if name == "ovs-vswitchd":
             run("ovs-vsctl", f"--db=unix:{socket}", "--no-wait", "init")
         words = [name, *arguments[name], *_options(directory, name)]
@@ -107,6 +108,17 @@ def start(directory: Path) -> list[str]:
         run(*words, timeout_s=_START_S, env=_environment(directory), cwd=Path("/"))
         record(f"Started {name}", words)
     return missing
+
+
+def _let_end(file: Path) -> None:
+    """Wait for one that was killed: it holds its pid file's lock until its last thread is gone."""
+    try:
+        process = processes.identify(int(file.read_text()))
+    except (FileNotFoundError, ValueError):
+        return
+    # What is ending has no arguments any more.
+    if process and not processes.command_line(process.pid):
+        processes.wait_for_end(process, _START_S)
 
 
 def stop(directory: Path) -> list[str]:
