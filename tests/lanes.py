@@ -79,6 +79,7 @@ fi
 mount --rbind /sys/fs/cgroup "$lane/cgroup"
 mount -t sysfs none /sys  # whose links it shows is decided when it is mounted
 mount --rbind "$lane/cgroup" /sys/fs/cgroup
+umount --lazy "$lane/cgroup"  # libvirt would look for the cgroups there, where they are hidden
 # libvirt's settings and what it has found out about this QEMU, but no definitions.
 cp -a /etc/libvirt/. "$lane/libvirt-etc"
 rm -rf "$lane/libvirt-etc/qemu" "$lane/libvirt-etc/storage"
