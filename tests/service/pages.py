@@ -102,8 +102,9 @@ class Pages:
         return set(self.page.locator(".p-tag").all_inner_texts())
 
     def task_runs(self, count: int, *, running: int = 0) -> list[tuple[str, str]]:
-        """The run's task runs with their states, the oldest first.
+        """The run's task runs with their states; up to 50, the oldest first.
 
+        More are not in the page at once, and come in the order in which they were scrolled to.
         They reach the API as events, a while after the fact.
 
         Args:
