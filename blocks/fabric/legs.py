@@ -119,14 +119,17 @@ def plug_differences(ipr: IPRoute, leg: Leg, bridge: str) -> list[str]:
     )
 
 
-def differences(ipr: IPRoute, leg: Leg) -> list[str]:
-    """What of a leg's inner end is not as it should be; `ipr` is in the leg's namespace."""
+def differences(ipr: IPRoute, leg: Leg, *, others: bool = False) -> list[str]:
+    """What of a leg's inner end is not as it should be; `ipr` is in the leg's namespace.
+
+    With `others` it may have other addresses besides.
+    """
     link = find(ipr, leg.inner)
     if link is None:
         return [f"{leg.namespace} has no leg {leg.inner}"]
     wrong = links.differences(link, alias=leg.alias, mtu=leg.mtu)
     there = addresses_of(ipr, link)
-    if there != set(leg.addresses):
+    if not (there >= set(leg.addresses) if others else there == set(leg.addresses)):
         wrong.append(f"{leg.inner} has the addresses {sorted(there)}, not {leg.addresses}")
     if leg.mac and link.mac != leg.mac:
         wrong.append(f"{leg.inner} has the MAC address {link.mac}, not {leg.mac}")

@@ -42,7 +42,7 @@ class Proof:
         """
         found = [
             *self.shared(binding.network),
-            *(self._routing.differences(router) if router else []),
+            *(self._routing.differences(router, binding.port.id) if router else []),
             *self.own(binding),
         ]
         # That a table is gone is told by both.
