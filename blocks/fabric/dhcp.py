@@ -103,6 +103,7 @@ class Dhcp:
 
         dnsmasq would keep an address from its next owner for as long as the lease of the
         last one runs, so that the guest's own DHCPRELEASE is sent for it, as Neutron does.
+        Where dnsmasq cannot be reached the lease is struck from its file.
         """
         self.forget(port.network_id, port.id)
         for fixed in port.addresses:

@@ -51,7 +51,9 @@ def find_lease(file: Path, mac: str | None, address: IPv4Address) -> DhcpLease |
 
 
 def drop_lease(file: Path, lease: DhcpLease) -> None:
-    """Strike a lease from the file of a dnsmasq that does not run."""
+    """Strike a lease from the file of a dnsmasq that does not run; no file is fine."""
+    if not file.exists():
+        return
     kept = [
         line
         for line in file.read_text(errors="replace").splitlines(keepends=True)
