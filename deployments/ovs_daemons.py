@@ -8,9 +8,12 @@ database, for the links that it tells of do not outlive a reboot either.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 from blocks.changes import record
 from blocks.commands import run
@@ -24,6 +27,7 @@ _SHARED = SharedDirectory(OWN_DIRECTORY)
 #: In the order in which they are started.
 _DAEMONS = ("ovsdb-server", "ovs-vswitchd")
 _START_S = 60.0
+_AGAIN_S = 0.02
 #: Debian's and Ubuntu's.
 _UNIT = "openvswitch-switch.service"
 
@@ -100,6 +104,7 @@ def start(directory: Path) -> list[str]:
     }
     missing = [name for name in _DAEMONS if name not in ours(directory)]
     for name in missing:
+        _let_end(directory / f"{name}.pid")
         if name == "ovs-vswitchd":
             run("ovs-vsctl", f"--db=unix:{socket}", "--no-wait", "init")
         words = [name, *arguments[name], *_options(directory, name)]
@@ -107,6 +112,30 @@ def start(directory: Path) -> list[str]:
         run(*words, timeout_s=_START_S, env=_environment(directory), cwd=Path("/"))
         record(f"Started {name}", words)
     return missing
+
+
+def _let_end(file: Path) -> None:
+    """Wait for one that was killed: it holds its pid file's lock until its last thread is gone.
+
+    That can be later than the moment in which it is a zombie, or has no arguments any more.
+    """
+    try:
+        handle = file.open("r+b")
+    except FileNotFoundError:
+        return
+    deadline = time.monotonic() + _START_S
+    with handle:
+        while not _is_free(handle) and time.monotonic() < deadline:
+            time.sleep(_AGAIN_S)
+
+
+def _is_free(handle: BinaryIO) -> bool:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.lockf(handle, fcntl.LOCK_UN)
+    return True
 
 
 def stop(directory: Path) -> list[str]:

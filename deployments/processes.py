@@ -40,7 +40,8 @@ def identify(pid: int) -> Process | None:
         return None
     # The name, in parentheses, may hold anything; what follows its last one is numbers.
     state, *fields = stat.rpartition(")")[2].split()
-    if state in "ZX":
+    # The first thread is a zombie until the others have ended, too, and holds its locks as long.
+    if state == "X" or (state == "Z" and int(fields[16]) == 1):
         return None
     return Process(pid=pid, start=int(fields[18]), boot=boot_id())
 

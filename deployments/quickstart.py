@@ -23,7 +23,7 @@ from deployments.fifty_command import FiftyCommand
 from deployments.prefect_server import Server
 from deployments.takedown import take_down
 
-IMAGE, NETWORK, ROUTER, OUTSIDE, VM = "micro", "lab", "lab-router", "public", "hello"
+IMAGE, NETWORK, ROUTER, OUTSIDE, VM = "micro", "lab", "lab-router", "external", "hello"
 _CIDR = "192.168.50.0/24"
 _OUTSIDE_CIDR = "172.24.4.0/24"
 #: Asks the guest for: its kernel, its name, its addresses, the size of its file system.

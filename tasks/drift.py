@@ -10,6 +10,7 @@ No module of Prefect is imported here: `fifty network show --check` is quick.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blocks.errors import NotFound, Transient
@@ -81,35 +82,75 @@ def network_drift(
             that they are off is for whoever asks libvirt.
     """
     own = own_differences(network, store, fabric, settings)
-    found: dict[str, tuple[str, ...]] = {}
-    under_way = []
+    under_way, guests = [], []
     for guest in guest_ports(network, store):
         if store.leases.held(guest.build.id) is not None:
             under_way.append(guest.build.name)
         elif runs(guest.build.id):
-            wrong = port_differences(guest.binding, fabric)
-            if settled := _settled(wrong, guest.binding, store):
-                # What all ports share is told once.
-                if rest := tuple(text for text in settled if text not in (own or ())):
-                    found[guest.label] = rest
-            elif wrong:
-                under_way.append(guest.build.name)
+            guests.append(guest)
+    found: dict[str, tuple[str, ...]] = {}
+    astray = _astray(guests, store, fabric)
+    changing = _tenants_at_work(store) if astray else set()
+    for guest, wrong in astray:
+        if settled := _settled(wrong, guest.binding, changing):
+            # What all ports share is told once.
+            if rest := tuple(text for text in settled if text not in (own or ())):
+                found[guest.label] = rest
+        else:
+            under_way.append(guest.build.name)
     return Drift(tuple(own) if own is not None else None, found, tuple(under_way))
 
 
-def _settled(wrong: list[str], binding: PortBinding, store: StateStore) -> list[str]:
+def _astray(
+    guests: list[GuestPort], store: StateStore, fabric: NetworkFabric
+) -> list[tuple[GuestPort, list[str]]]:
+    """The ports of a network that are not as recorded also when nobody changes any rules.
+
+    Between the look at the records and the one at the kernel somebody may have changed both.
+    """
+    astray = _looked_at(guests, fabric)
+    if not astray:
+        return []
+    with fabric.rules_at_rest():
+        again = []
+        for guest, _wrong in astray:
+            with suppress(NotFound):  # deleted meanwhile
+                port = store.ports.get(guest.binding.port.id)
+                binding = binding_of(store, port, guest.build.name)
+                again.append(GuestPort(guest.build, binding))
+        return _looked_at(again, fabric)
+
+
+def _looked_at(guests: list[GuestPort], fabric: NetworkFabric) -> list[tuple[GuestPort, list[str]]]:
+    """Those of a network's ports that have differences, with these."""
+    shared = fabric.prove_shared(guests[0].binding.network) if guests else []
+    found = []
+    for guest in guests:
+        own = [*fabric.prove_own(guest.binding), *_without_carrier(guest.binding, fabric)]
+        if wrong := list(dict.fromkeys([*shared, *own])):
+            found.append((guest, wrong))
+    return found
+
+
+def _settled(wrong: list[str], binding: PortBinding, changing: set[str | None]) -> list[str]:
     """The differences without those that a VM under way accounts for.
 
-    It is a member of its groups from step 23 on, and step 37 tells the other ports.
+    It is a member of its groups from step 23 on, and step 37 tells the other ports; likewise
+    with an interface that is plugged in, or out.
     """
-    tenant = binding.port.tenant_id
-    if not wrong or not any(
-        build.catalogue == "vm" and build.tenant_id in (tenant, None)
-        for build in store.builds.unfinished()
-    ):
+    if changing.isdisjoint((binding.port.tenant_id, None)):
         return wrong
     chains = [f"{kind}-{binding.port.id}" for kind in _BY_MEMBERS]
     return [text for text in wrong if not any(chain in text for chain in chains)]
+
+
+def _tenants_at_work(store: StateStore) -> set[str | None]:
+    """Whose VMs are not at an end, or have a run at work on one; None: not known yet."""
+    builds = store.builds.unfinished()
+    for build_id in store.leases.live():
+        with suppress(NotFound):
+            builds.append(store.builds.get(build_id))
+    return {build.tenant_id for build in builds if build.catalogue == "vm"}
 
 
 def own_differences(
@@ -159,10 +200,13 @@ def guest_ports(network: Network, store: StateStore) -> Iterator[GuestPort]:
 
 def port_differences(binding: PortBinding, fabric: NetworkFabric) -> list[str]:
     """What of a running guest's port is not as recorded; QEMU must hold its tap, too."""
-    wrong = fabric.prove(binding)
+    return [*fabric.prove(binding), *_without_carrier(binding, fabric)]
+
+
+def _without_carrier(binding: PortBinding, fabric: NetworkFabric) -> list[str]:
     try:
-        if not fabric.carrier(binding.port):
-            wrong.append(f"no QEMU holds {binding.port.tap}: the guest is cut off, or off")
+        if fabric.carrier(binding.port):
+            return []
     except Transient:
-        pass  # that the tap is not there was told already
-    return wrong
+        return []  # that the tap is not there is told already
+    return [f"no QEMU holds {binding.port.tap}: the guest is cut off, or off"]

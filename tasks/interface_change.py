@@ -21,7 +21,7 @@ from blocks.state import Build
 from blocks.world import World
 from tasks.device_notes import note_devices
 from tasks.port_bindings import binding_of
-from tasks.segments import realize_here
+from tasks.segments import serve_here
 from tasks.steps_31_38_network import remove_unused_segments
 from tasks.vm_build import VmBuild
 
@@ -151,12 +151,9 @@ def _record(
 
 def _realize(world: World, build: Build, binding: PortBinding) -> None:
     """What the steps 31 to 38 do, for one port."""
-    fabric, network = world.fabric, binding.network
-    realize_here(network, world)
-    for dhcp_port in world.store.ports.list(kind=PortKind.DHCP, network_id=network.id):
-        # On a host that the network had nothing on.
-        fabric.serve_dhcp(network, binding.subnets[0], dhcp_port)
-        fabric.serve_metadata(network)
+    fabric = world.fabric
+    # This host may have nothing of the network yet.
+    serve_here(binding.network, world)
     fabric.reserve(binding)
     subject = VmBuild(world, build)
     documents = {PurePosixPath(path).name: text for path, text in subject.metadata.items()}

@@ -13,13 +13,14 @@ from prefect import get_run_logger, task
 from blocks.changes import collecting
 from blocks.errors import Conflict, FiftyError, HostFault, NotFound, Transient
 from blocks.hypervisor import interface_spec
-from blocks.resources import PortBinding, Router
+from blocks.resources import Network, PortBinding, Router
+from blocks.state import Build
 from blocks.world import World
 from tasks.drift import GuestPort, guest_ports, network_drift, port_differences, routers_of
 from tasks.network_build import NetworkBuild
 from tasks.port_bindings import binding_of
 from tasks.router_legs import refresh_router
-from tasks.segments import realize_here
+from tasks.segments import differences_here, realize_here, serve_here
 from tasks.vm_build import VmBuild
 
 #: Its journal row tells on which boot of the host the bridge was made last.
@@ -39,17 +40,38 @@ def lost_network(subject: NetworkBuild) -> list[str]:
     return drift.lines
 
 
+def lost_here(world: World) -> list[tuple[Network, Build, list[str]]]:
+    """What is not as recorded of networks that other hosts anchor, where guests here need it.
+
+    A network that this host anchors is `lost_network`'s matter, with its guests' ports.
+
+    Returns:
+        Each such network with its build, and the differences in words.
+    """
+    store, found = world.store, []
+    for network in store.networks.list():
+        if network.anchor_host == store.host or not any(guest_ports(network, store)):
+            continue
+        drift = network_drift(network, store, world.fabric, world.settings, _runs(world))
+        try:
+            if why := [*differences_here(network, world), *drift.lines]:
+                found.append((network, store.builds.get(network.id), why))
+        except NotFound:
+            continue  # deleted since it was listed
+    return found
+
+
 def _runs(world: World) -> Callable[[str], bool]:
     """Whether an instance's guest runs; no where libvirt does not answer.
 
-    Its ports are not looked at then, as without libvirt they could not be repaired.
+    Its ports are not looked at then, as without libvirt they could not be repaired. Whoever
+    asks which guests are off tells that libvirt is silent (`tasks.vm_restore.powered_off`).
     """
 
     def runs(instance_id: str) -> bool:
         try:
             return world.hypervisor.state(instance_id) in _WITH_QEMU
-        except (HostFault, Transient) as error:
-            get_run_logger().warning("whether %s runs is not known now: %s", instance_id, error)
+        except (HostFault, Transient):
             return False
 
     return runs
@@ -66,11 +88,31 @@ def restore_attached(subject: NetworkBuild) -> None:
     """
     for router in routers_of(subject.network, subject.store):
         _restore_router(router, subject.world)
-    runs, failures = _runs(subject.world), []
-    for guest in guest_ports(subject.network, subject.store):
-        if runs(guest.build.id) and port_differences(guest.binding, subject.fabric):
+    restore_ports(subject.network, subject.world)
+
+
+def restore_ports(network: Network, world: World) -> None:
+    """Make the ports of a network's running guests here what is recorded, a task each.
+
+    Raises:
+        HostFault: Some could not be repaired; the details tell.
+    """
+    repair_each(network, world, _restore_port)
+
+
+def repair_each(
+    network: Network, world: World, repair: Callable[[GuestPort, World], object]
+) -> None:
+    """Repair the ports of a network's running guests here that are not as recorded.
+
+    Raises:
+        HostFault: Some could not be repaired; the details tell.
+    """
+    runs, failures = _runs(world), []
+    for guest in guest_ports(network, world.store):
+        if runs(guest.build.id) and port_differences(guest.binding, world.fabric):
             try:
-                _restore_port(guest, subject.world)
+                repair(guest, world)
             except FiftyError as error:
                 # One port that cannot be repaired does not keep the others from it.
                 failures.append(f"{guest.label}: {error}")
@@ -90,24 +132,37 @@ def _restore_router(router: Router, world: World) -> None:
 
 
 def _restore_port(guest: GuestPort, world: World) -> None:
-    """Under the VM's lease, and by what is recorded then: it may have been changed, or deleted."""
-    store = world.store
-
     def restore() -> None:
-        try:
-            token = store.leases.acquire(guest.build.id, "repair")
-        except Conflict as error:
-            get_run_logger().info("%s is passed over: %s", guest.label, error)
-            return
-        try:
-            port = store.ports.get(guest.binding.port.id)
-            repair_port(binding_of(store, port, guest.build.name), world)
-        except NotFound:
-            get_run_logger().info("%s was deleted meanwhile", guest.label)
-        finally:
-            store.leases.release(guest.build.id, token)
+        if passed_over := repair(guest, world):
+            get_run_logger().info("%s is passed over: %s", guest.label, passed_over)
 
     _as_task("port", guest.label, restore)
+
+
+def repair(guest: GuestPort, world: World) -> str | None:
+    """Repair a port under the VM's lease, by what is recorded then: it may have been changed.
+
+    On a host that does not anchor its network, with what the network has there for its guests.
+
+    Returns:
+        Why it was passed over; None where it was repaired.
+    """
+    store = world.store
+    try:
+        token = store.leases.acquire(guest.build.id, "repair")
+    except Conflict as error:
+        return str(error)
+    try:
+        port = store.ports.get(guest.binding.port.id)
+        binding = binding_of(store, port, guest.build.name)
+        if binding.network.anchor_host != store.host:
+            serve_here(binding.network, world)
+        repair_port(binding, world)
+    except NotFound:
+        return "it was deleted meanwhile"
+    finally:
+        store.leases.release(guest.build.id, token)
+    return None
 
 
 def repair_port(binding: PortBinding, world: World) -> None:

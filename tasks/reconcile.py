@@ -31,6 +31,7 @@ from blocks.world import World, open_world
 from tasks.ends import Kind
 from tasks.finishing import finish
 from tasks.network_build import NETWORK_KIND
+from tasks.network_restore import lost_here, restore_ports
 from tasks.restoring import Restoration, is_restored
 from tasks.run import Plan
 from tasks.segments import follow_hosts, follow_rules
@@ -168,6 +169,7 @@ def reconcile_all(
             {"kind": build.catalogue, "name": build.name, "stopped while": finding.was, **done}
         )
     rows += _tunnels(world)
+    rows += _ports_here(world)
     rows += _power_states(world)
     publish_topologies(world.store)
     if not rows:
@@ -201,6 +203,20 @@ def _tunnels(world: World) -> list[dict[str, Any]]:
         }
         for name in followed
     ]
+
+
+def _ports_here(world: World) -> list[dict[str, Any]]:
+    """Repair guests' ports in networks that other hosts anchor: nobody there can do it."""
+    rows = []
+    for network, build, why in lost_here(world):
+        row = {"kind": build.catalogue, "name": build.name, "stopped while": f"lost: {why[0]}"}
+        try:
+            restore_ports(network, world)
+            rows.append({**row, "now": build.state, "said": "its ports here are as recorded"})
+        except FiftyError as error:
+            get_run_logger().warning("%s: %s", error, "; ".join(error.details))
+            rows.append({**row, "now": "not brought back", "said": str(error)})
+    return rows
 
 
 def _power_states(world: World) -> list[dict[str, Any]]:

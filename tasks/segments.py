@@ -22,6 +22,15 @@ def realize_here(network: Network, world: World) -> None:
     world.fabric.realize_segment(network, peers, world.settings.underlay_ip)
 
 
+def serve_here(network: Network, world: World) -> None:
+    """Make a network's segment on this host, and what answers its guests: DHCP and metadata."""
+    realize_here(network, world)
+    store, fabric = world.store, world.fabric
+    for dhcp_port in store.ports.list(kind=PortKind.DHCP, network_id=network.id):
+        fabric.serve_dhcp(network, store.networks.subnets(network.id)[0], dhcp_port)
+        fabric.serve_metadata(network)
+
+
 def differences_here(network: Network, world: World) -> list[str]:
     """What of a network's segment is not on this host as recorded, its peers among it."""
     store = world.store

@@ -182,7 +182,7 @@ def _draw_network(
     lines = []
     if network.external:
         words += [f"floating IP {address} is free" for address in one.free]
-        lines.append(f"  {node}o(({_label(['outside', network.outside])})):::outside")
+        lines.append(f"  {node}o([{_label(['outside', network.outside])}]):::outside")
         lines.append(f"  {node}o --- {node}")
     lines.append(f"  {node}[[{_label(words)}]]:::{'outside' if network.external else 'network'}")
     for guest in one.guests:

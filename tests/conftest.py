@@ -21,6 +21,7 @@ session fail.
 from __future__ import annotations
 
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,15 +31,20 @@ from deployments import libvirt_daemons, prefect_server
 from tests import sessions
 
 _DIRECTORY, _PORT = sessions.enter()
+_LONG_S = 20.0
 
 # A whole site, shared by the tests under e2e/ and service/.
 from tests.sites import _site_cloud, cloud, specimen  # noqa: E402, F401
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """SIGTERM ends the session as Ctrl-C does; `tmp_path` goes with the session's directory."""
+    """SIGTERM ends the session as Ctrl-C does; `tmp_path` goes with the session's directory.
+
+    Ctrl-C does so also where a shell has started us in the background, with SIGINT ignored.
+    """
     config.option.basetemp = config.option.basetemp or str(_DIRECTORY / "tmp")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -49,6 +55,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         print(f"\nThe tests left on the host (it is removed now):\n{lines}")
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell which files take long: `tests.lanes` divides them so that both lanes do."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in (one for reports in terminalreporter.stats.values() for one in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    long = sorted((took, name) for name, took in seconds.items() if took >= _LONG_S)
+    if long:
+        terminalreporter.section("files that take long")
+    for took, name in reversed(long):
+        terminalreporter.write_line(f"{took:7.0f}s {name}")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from blocks.commands import run
 from blocks.fabric.segments.vswitch import Query, Vswitch
 from blocks.marks import NAMESPACE_PREFIX, VSWITCH_SITE, firewall_table, parse_link_alias
 from deployments import libvirt_daemons, processes
+from tests.waiting import eventually
 
 #: Namespaces and links that a test makes for itself are named `ft`, site, what it likes.
 TEST_PREFIX = "ft"
@@ -115,12 +118,37 @@ def _mounts_and_loops(directory: Path) -> list[str]:
     for mount in sorted((m for m in mounts if m.startswith(f"{directory}/")), reverse=True):
         found.append(f"mount {mount}")
         run("umount", "--lazy", mount)
+    return found + _detach(lambda path: path.startswith(f"{directory}/"))
+
+
+def _detach(is_ours: Callable[[str], bool]) -> list[str]:
+    """Detach the loop devices of which the file's path is ours."""
+    found = []
     listed = run("losetup", "--json", "--list", "--output", "NAME,BACK-FILE").stdout
     for loop in json.loads(listed)["loopdevices"] if listed else []:
-        if str(loop["back-file"]).startswith(f"{directory}/"):
+        if is_ours(str(loop["back-file"])):
             found.append(f"loop device {loop['name']} of {loop['back-file']}")
             run("losetup", "--detach", loop["name"])
     return found
+
+
+def remove_lane(lane: Path) -> list[str]:
+    """Remove what a lane leaves where its end took everything that lived in its namespaces.
+
+    Returns:
+        What of it is not a file, in words.
+    """
+    sessions = {f"/{path.name}/" for path in (lane / "var-tmp").glob("fifty-tests-*")}
+    # They are told from within the lane: the beginning of the path is another one.
+    found = _detach(lambda path: any(session in path for session in sessions))
+    # A killed lane's processes end one after the other, and some may be making files.
+    eventually(lambda: _is_removed(lane), f"end of what is in {lane}")
+    return found
+
+
+def _is_removed(directory: Path) -> bool:
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
 
 
 def _has_mark(link: dict[str, Any], sites: set[str]) -> bool:

@@ -27,6 +27,8 @@ _PARENT = Path("/var/tmp")
 _PREFIX = "fifty-tests-"
 _OWNER = "owner.json"
 _SITES = "sites"
+#: What is there in the directory of a session that has made a lane (see `tests.lanes`).
+LANE = "lane"
 #: A directory without an owner is one that is just being made, or an old one.
 _MAKING_S = 600.0
 
@@ -94,6 +96,8 @@ def end(directory: Path) -> list[str]:
     sites_file = directory / _SITES
     sites = set(sites_file.read_text().split()) if sites_file.exists() else set()
     found: list[str] = []
+    if (directory / LANE).exists():
+        found += leftovers.remove_lane(directory / LANE)
     if os.geteuid() == 0:  # unit tests run without root, and start and make nothing
         found = leftovers.remove(directory, sites)
         for file in directory.rglob("daemons.lock"):

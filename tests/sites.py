@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from blocks.resources import Flavor, FlavorLimits
-from tests import sessions
+from tests import packages, sessions
 from tests.cloud import Cloud
 from tests.inventory import differences
 
-EXTERNAL = ("public", "--external", "--type", "flat", "--cidr", "172.29.77.0/24")
-LAB = ("lab", "--cidr", "10.77.1.0/24", "--router", "gate", "--external-network", "public")
+EXTERNAL = ("external", "--external", "--type", "flat", "--cidr", "172.29.77.0/24")
+LAB = ("lab", "--cidr", "10.77.1.0/24", "--router", "gate", "--external-network", "external")
 LIMITED = Flavor(
     name="limited",
     vcpus=1,
@@ -31,6 +32,8 @@ def _site_cloud(
 ) -> Iterator[Cloud]:
     """The site, initialized, with the image `micro`; everything removed at the end."""
     del libvirtd
+    if packages.VARIABLE in os.environ:
+        packages.give(Path(os.environ[packages.VARIABLE]), fifty_home)
     cloud = Cloud(fifty_home, prefect_server)
     document = cloud.json("init", "--api-url", prefect_server)
     sessions.note_site(session_directory, document["site"])
@@ -46,7 +49,7 @@ def _site_cloud(
     for network in ("side", "twin", "lab"):
         cloud.fifty("network", "delete", network)
     cloud.fifty("router", "delete", "gate")
-    cloud.fifty("network", "delete", "public")
+    cloud.fifty("network", "delete", "external")
     for image in cloud.json("image", "list", "--all-tenants"):
         cloud.fifty("image", "delete", image["id"])
     left = differences(before, cloud.inventory())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import NamedTuple
 
 from pyroute2 import NFCTSocket
@@ -15,6 +16,7 @@ from blocks import commands
 
 ICMP, TCP, UDP = 1, 6, 17
 _NO_ENTRY = 2
+_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _TOLD = 20
 # Each comes twice, as the first packet has it and as the answer does.
 _ENDS = re.compile(r"src=(\S+) dst=(\S+)")
@@ -49,6 +51,8 @@ def tracked(zone: int, addresses: Container[IPv4Address] | None = None) -> list[
         zone: Its conntrack zone.
         addresses: Only those that one of these began, or that were begun with one.
     """
+    if not _some():
+        return []
     # 1: there is none.
     done = commands.run("conntrack", "-L", "-f", "ipv4", "-w", str(zone), ok_codes=(0, 1))
     found = (parsed(line) for line in done.stdout.splitlines())
@@ -113,6 +117,11 @@ def cut_address(zone: int, address: str) -> None:
     for side in ("--orig-src", "--orig-dst"):
         # 1: there was none.
         commands.run("conntrack", "-D", "-w", str(zone), side, address, ok_codes=(0, 1))
+
+
+def _some() -> bool:
+    """Whether the namespace of the calling thread has connections at all: a new router has none."""
+    return _COUNT.exists() and _COUNT.read_text().strip() != "0"
 
 
 def _delete(netlink: NFCTSocket, zone: int, connection: Connection) -> None:

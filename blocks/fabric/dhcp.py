@@ -20,7 +20,7 @@ from pathlib import Path
 
 from blocks import changes, commands, marks
 from blocks.fabric import dhcp_release, files, namespaces
-from blocks.fabric.dhcp_leases import DhcpLease, find_lease
+from blocks.fabric.dhcp_leases import DhcpLease, drop_lease, find_lease
 from blocks.fabric.dnsmasq_config import METADATA_ADDRESS, configuration, reservation_of
 from blocks.fabric.legs import Leg, differences, ensure_leg, plug_differences, remove_legs
 from blocks.fabric.links import with_links
@@ -103,6 +103,7 @@ class Dhcp:
 
         dnsmasq would keep an address from its next owner for as long as the lease of the
         last one runs, so that the guest's own DHCPRELEASE is sent for it, as Neutron does.
+        Where dnsmasq cannot be reached the lease is struck from its file.
         """
         self.forget(port.network_id, port.id)
         for fixed in port.addresses:
@@ -125,13 +126,31 @@ class Dhcp:
 
     def _end_lease(self, network_id: str, mac: str | None, address: IPv4Address) -> None:
         lease = self._lease(network_id, mac, address)
-        if lease is not None and self.server(network_id).pid() is not None:
-            namespace = marks.dhcp_namespace(network_id)
-            leg = dhcp_release.release(namespace, address, lease.mac)
-            words = ["dhcp_release", leg, str(address), lease.mac]
-            changes.record(
-                f"Ended the lease of {address}", ["ip", "netns", "exec", namespace, *words]
-            )
+        if lease is None or self._told_of_end(network_id, lease):
+            return
+        with self._site.locked(network_id):
+            if not self._told_of_end(network_id, lease):
+                # Whoever is left of it serves nobody; a new one reads the file when it starts.
+                self._stop(network_id)
+                drop_lease(self._leases(network_id), lease)
+                changes.record(
+                    f"Struck the lease of {address} from dnsmasq's file",
+                    ["sed", "-i", f"/ {address} /d", str(self._leases(network_id))],
+                )
+
+    def _told_of_end(self, network_id: str, lease: DhcpLease) -> bool:
+        """End a lease by a packet to dnsmasq, where it can be reached."""
+        namespace = marks.dhcp_namespace(network_id)
+        if self.server(network_id).pid() is None:
+            return False
+        leg = dhcp_release.release(namespace, lease.address, lease.mac)
+        if leg is None:
+            return False
+        words = ["dhcp_release", leg, str(lease.address), lease.mac]
+        changes.record(
+            f"Ended the lease of {lease.address}", ["ip", "netns", "exec", namespace, *words]
+        )
+        return True
 
     def lease(self, port: Port) -> DhcpLease | None:
         """The lease that the guest on this port has taken, if it has."""
@@ -146,7 +165,10 @@ class Dhcp:
         return self._lease(port.network_id, port.mac, address)
 
     def _lease(self, network_id: str, mac: str | None, address: IPv4Address) -> DhcpLease | None:
-        return find_lease(self._site.of_network(network_id) / "dhcp" / "leases", mac, address)
+        return find_lease(self._leases(network_id), mac, address)
+
+    def _leases(self, network_id: str) -> Path:
+        return self._site.of_network(network_id) / "dhcp" / "leases"
 
     def differences(self, binding: PortBinding) -> list[str]:
         """What of a port's reservation, and of the server, is not as it should be."""
@@ -187,7 +209,7 @@ class Dhcp:
         """The network's dnsmasq."""
         directory = self._site.of_network(network_id) / "dhcp"
         config = f"--conf-file={directory / 'dnsmasq.conf'}"
-        return Server(directory / "dnsmasq.pid", config)
+        return Server(directory / "dnsmasq.pid", config, marks.dhcp_namespace(network_id))
 
     def _config_path(self, network_id: str) -> Path:
         return self._site.of_network(network_id) / "dhcp" / "dnsmasq.conf"

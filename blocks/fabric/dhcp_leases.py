@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from blocks.fabric import files
+
 
 class DhcpLease(BaseModel):
     """A lease that a guest has taken.
@@ -46,3 +48,15 @@ def find_lease(file: Path, mac: str | None, address: IPv4Address) -> DhcpLease |
                 host_name=None if words[3] == "*" else words[3],
             )
     return None
+
+
+def drop_lease(file: Path, lease: DhcpLease) -> None:
+    """Strike a lease from the file of a dnsmasq that does not run; no file is fine."""
+    if not file.exists():
+        return
+    kept = [
+        line
+        for line in file.read_text(errors="replace").splitlines(keepends=True)
+        if line.split()[1:3] != [lease.mac, str(lease.address)]
+    ]
+    files.write(file, "".join(kept).encode())

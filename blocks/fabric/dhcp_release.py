@@ -22,7 +22,7 @@ _SERVER_PORT = 67
 _OPTION_TYPE, _OPTION_SERVER, _OPTION_END = 53, 54, 255
 
 
-def release(namespace: str, address: IPv4Address, mac: str) -> str:
+def release(namespace: str, address: IPv4Address, mac: str) -> str | None:
     """Give an address back in the name of the client that leased it.
 
     Args:
@@ -31,12 +31,15 @@ def release(namespace: str, address: IPv4Address, mac: str) -> str:
         mac: The client's MAC address.
 
     Returns:
-        The leg on which it was sent.
+        The leg on which it was sent; None where no leg leads to the address.
     """
 
-    def send() -> str:
+    def send() -> str | None:
         with IPRoute() as ipr:
-            leg, server = legs.towards(ipr, address)
+            found = legs.towards(ipr, address)
+        if found is None:
+            return None
+        leg, server = found
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, leg.encode())
             udp.sendto(packet(address, mac, server), (str(server), _SERVER_PORT))

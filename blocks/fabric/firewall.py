@@ -17,11 +17,12 @@ from blocks.fabric import (
     connections,
     firewall_rules,
     nft,
+    nft_reading,
     nft_words,
     open_connections,
 )
 from blocks.fabric.firewall_rules import Rule
-from blocks.fabric.firewall_state import amiss_of, comments_of, differences, has, target_of
+from blocks.fabric.firewall_state import amiss_of, differences, target_of
 from blocks.fabric.firewall_tables import Chains, Tables, fill, tables_of
 from blocks.fabric.nft import Json
 from blocks.fabric.site import Site
@@ -64,7 +65,7 @@ class Firewall:
         """Apply a port's rules; give it back where it may have open connections."""
         tables = self._tables()
         chains = _chains(tables, binding)
-        there = [comments_of(table, name) for table, name, _ in chains]
+        there = [nft_reading.comments(table, name) for table, name, _ in chains]
         amiss = [
             chain
             for chain, said in zip(chains, there, strict=True)
@@ -164,9 +165,17 @@ class Firewall:
                 )
 
     def differences(self, binding: PortBinding) -> list[str]:
-        """What of a port's rules is not in the kernel as it should be, in words."""
+        """What of a port's own rules is not in the kernel as it should be, in words."""
         tables = self._tables()
-        return differences(tables, binding, _chains(tables, binding))
+        members = tables.members(binding.port)
+        if not binding.network.physical_bridge:
+            members.append(tables.zone_member(binding.network))
+        return differences(tables, _chains(tables, binding), members)
+
+    def shared_differences(self) -> list[str]:
+        """What of the rules of all ports is not in the kernel as it should be, in words."""
+        tables = self._tables()
+        return differences(tables, tables.shared(), [])
 
     def protected(self) -> list[str]:
         """The ids of the ports whose chains are there, whole or in part."""
@@ -232,7 +241,7 @@ def _transaction(tables: Tables, binding: PortBinding, amiss: Chains) -> list[Js
     until no packet is under way in it (some 15 ms on a busy host), to add does not.
     """
     batch = tables.commands() if amiss_of(tables.shared()) else []
-    if not has(*tables.zone_member(binding.network)):
+    if not nft_reading.holds(*tables.zone_member(binding.network)):
         batch += tables.zone(binding.network)
     for table, name, rules in amiss:
         batch += [nft.add_chain(table, name), *fill(table, name, rules)]

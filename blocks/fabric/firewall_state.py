@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from blocks.fabric import nft
-from blocks.fabric.firewall_tables import Chains, Tables
+from blocks.fabric import nft, nft_reading
+from blocks.fabric.firewall_tables import Chains, Members, Tables
 from blocks.fabric.nft import Json
-from blocks.resources import PortBinding
 
 
-def differences(tables: Tables, binding: PortBinding, chains: Chains) -> list[str]:
-    """What of a port's rules is not in the kernel as it should be, a line each.
+def differences(tables: Tables, chains: Chains, members: Members) -> list[str]:
+    """What of some rules is not in the kernel as it should be, a line each.
 
     Args:
         tables: The site's.
-        binding: The port.
-        chains: The port's own.
+        chains: Those that are looked at.
+        members: Members of sets and maps, with table and name, that are looked for.
     """
-    amiss = amiss_of([*tables.shared(), *chains])
-    members = tables.members(binding.port)
-    if not binding.network.physical_bridge:
-        members.append(tables.zone_member(binding.network))
-    missing = [one for one in members if not has(*one)]
+    amiss = amiss_of(chains)
+    missing = [one for one in members if not nft_reading.holds(*one)]
     if not amiss and not missing:
         return []
     gone = _gone(tables)
@@ -42,19 +38,8 @@ def amiss_of(chains: Chains) -> Chains:
     return [
         (table, name, rules)
         for table, name, rules in chains
-        if comments_of(table, name) != [rule.comment for rule in rules]
+        if nft_reading.comments(table, name) != [rule.comment for rule in rules]
     ]
-
-
-def has(table: Json, name: str, member: object) -> bool:
-    """Whether a set, or a map, has this member."""
-    return member in nft.elements(table, name, "set" if isinstance(member, str) else "map")
-
-
-def comments_of(table: Json, chain: str) -> list[str] | None:
-    """The comments of a chain's rules, in their order; None where there is no such chain."""
-    listing = nft.listing("chain", **table, name=chain)
-    return None if listing is None else nft.comments(listing, table, chain)
 
 
 def target_of(verdict: Json) -> str | None:

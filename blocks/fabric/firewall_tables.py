@@ -26,6 +26,8 @@ from blocks.resources import Network, Port
 
 #: Table, name and rules of chains.
 Chains = list[tuple[Json, str, list[Rule]]]
+#: Table, name of a map or set, and an element of it.
+Members = list[tuple[Json, str, Any]]
 
 _RAW, _MANGLE, _EARLY, _FILTER = -300, -150, -200, 0
 
@@ -138,10 +140,10 @@ class Tables:
             return [Rule((reset, ACCEPT), "let it pass, the mark taken off")]
         return [Rule((ACCEPT,), "let it pass")]
 
-    def members(self, port: Port) -> list[tuple[Json, str, Any]]:
+    def members(self, port: Port) -> Members:
         """Table, map and element, for everything that points to a port's chains."""
         key = self.key(port)
-        found: list[tuple[Json, str, Any]] = [
+        found: Members = [
             (self.bridge, "guards", [port.tap, nft.goto(f"guard-{port.id}")]),
             (self.bridge, "guests", port.tap),
             (self.stateful, "egress", [key, nft.goto(f"egress-{port.id}")]),

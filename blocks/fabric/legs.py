@@ -11,7 +11,6 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from blocks import changes
-from blocks.errors import HostFault
 from blocks.fabric import links, namespaces
 from blocks.fabric.links import Link, all_links, create, find, need, settle, with_links
 
@@ -40,10 +39,21 @@ class Leg:
 
 
 def ensure_leg(leg: Leg, bridge: str) -> None:
-    """Make a leg: the pair, its ends in their places, up, marked, with its addresses."""
+    """Make a leg: the pair, its ends in their places, up, marked, with its addresses.
+
+    A pair whose inner end is elsewhere (in a namespace that lost its name and lives on
+    with a process) is made anew.
+    """
 
     def outside(ipr: IPRoute) -> None:
         link = find(ipr, leg.outer)
+        if link is not None and link.alias == leg.alias and not _reaches(leg):
+            ipr.link("del", index=link.index)
+            link = None
+            changes.record(
+                f"Deleted {leg.outer}, which did not lead to {leg.namespace}",
+                ["ip", "link", "delete", leg.outer],
+            )
         if link is None:
             _add_pair(ipr, leg)
         link = create(ipr, leg.outer, leg.alias, [], kind="veth")
@@ -61,18 +71,14 @@ def ensure_leg(leg: Leg, bridge: str) -> None:
     with_links(leg.namespace, within)
 
 
-def towards(ipr: IPRoute, address: IPv4Address) -> tuple[str, IPv4Address]:
-    """The leg in the network of an address, and its own address there.
-
-    Raises:
-        HostFault: None of the namespace's legs is in that network.
-    """
+def towards(ipr: IPRoute, address: IPv4Address) -> tuple[str, IPv4Address] | None:
+    """The leg in the network of an address, and its own address there, if there is one."""
     for link in all_links(ipr):
         for text in addresses_of(ipr, link):
             own = IPv4Interface(text)
             if address in own.network:
                 return link.name, own.ip
-    raise HostFault(f"no leg leads to {address}", hint="run the step that makes it again")
+    return None
 
 
 def remove_legs(namespace: str) -> None:
@@ -113,14 +119,17 @@ def plug_differences(ipr: IPRoute, leg: Leg, bridge: str) -> list[str]:
     )
 
 
-def differences(ipr: IPRoute, leg: Leg) -> list[str]:
-    """What of a leg's inner end is not as it should be; `ipr` is in the leg's namespace."""
+def differences(ipr: IPRoute, leg: Leg, *, others: bool = False) -> list[str]:
+    """What of a leg's inner end is not as it should be; `ipr` is in the leg's namespace.
+
+    With `others` it may have other addresses besides.
+    """
     link = find(ipr, leg.inner)
     if link is None:
         return [f"{leg.namespace} has no leg {leg.inner}"]
     wrong = links.differences(link, alias=leg.alias, mtu=leg.mtu)
     there = addresses_of(ipr, link)
-    if there != set(leg.addresses):
+    if not (there >= set(leg.addresses) if others else there == set(leg.addresses)):
         wrong.append(f"{leg.inner} has the addresses {sorted(there)}, not {leg.addresses}")
     if leg.mac and link.mac != leg.mac:
         wrong.append(f"{leg.inner} has the MAC address {link.mac}, not {leg.mac}")
@@ -161,6 +170,10 @@ def addresses_of(ipr: IPRoute, link: Link) -> set[str]:
         f"{message.get('local') or message.get('address')}/{message['prefixlen']}"
         for message in ipr.get_addr(family=2, index=link.index)
     }
+
+
+def _reaches(leg: Leg) -> bool:
+    return with_links(leg.namespace, lambda ipr: find(ipr, leg.inner)) is not None
 
 
 def _add_pair(ipr: IPRoute, leg: Leg) -> None:

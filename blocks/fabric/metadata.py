@@ -102,12 +102,12 @@ class Metadata:
                     )
 
     def differences(self, binding: PortBinding) -> list[str]:
-        """What of the server, and of a port's documents, is not as it should be."""
-        wrong = self.server_differences(binding.network)
-        for directory in self._of_port(binding.port, make=False):
-            if not (directory / "meta_data.json").is_file():
-                wrong.append(f"there is no metadata for {directory.name}")
-        return wrong
+        """What of a port's documents is not as it should be."""
+        return [
+            f"there is no metadata for {directory.name}"
+            for directory in self._of_port(binding.port, make=False)
+            if not (directory / "meta_data.json").is_file()
+        ]
 
     def server_differences(self, network: Network) -> list[str]:
         """What of a network's metadata server is not as it should be."""
@@ -121,7 +121,8 @@ class Metadata:
     def server(self, network_id: str) -> Server:
         """The network's metadata server."""
         directory = self._site.of_network(network_id) / "metadata"
-        return Server(directory / "server.pid", str(directory / "guests"))
+        namespace = marks.dhcp_namespace(network_id)
+        return Server(directory / "server.pid", str(directory / "guests"), namespace)
 
     def _documents(self, network_id: str) -> Path:
         """Where the documents are: closed to others from above, open to the server inside."""

@@ -70,6 +70,15 @@ def exists(namespace: str) -> bool:
         return False
 
 
+def has(namespace: str, pid: int) -> bool:
+    """Whether a process is in the namespace of this name."""
+    try:
+        named, own = (_RUN / namespace).stat(), Path(f"/proc/{pid}/ns/net").stat()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return os.path.samestat(named, own)
+
+
 def names(prefix: str) -> list[str]:
     """The names under which namespaces are, or were about to be, registered."""
     if not _RUN.is_dir():

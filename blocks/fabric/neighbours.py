@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from pyroute2 import IPRoute
 
 from blocks import marks
+from blocks.errors import HostFault
 from blocks.fabric import arp, legs
 from blocks.fabric.links import with_links
 from blocks.resources import FixedIp, Network, Port
@@ -26,10 +27,15 @@ def answers(port: Port, network: Network, timeout_s: float) -> bool:
     namespace = marks.dhcp_namespace(network.id)
     for fixed in port.addresses:
 
-        def leg(ipr: IPRoute, fixed: FixedIp = fixed) -> tuple[str, IPv4Address]:
+        def leg(ipr: IPRoute, fixed: FixedIp = fixed) -> tuple[str, IPv4Address] | None:
             return legs.towards(ipr, fixed.address)
 
-        name, own = with_links(namespace, leg)
+        found = with_links(namespace, leg)
+        if found is None:
+            raise HostFault(
+                f"no leg leads to {fixed.address}", hint="run the step that makes it again"
+            )
+        name, own = found
         if arp.ask(namespace, name, own, fixed.address, timeout_s) == port.mac:
             return True
     return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -56,6 +57,8 @@ class NetworkFabric(SegmentFace):
         self._metadata = Metadata(self._site)
         self._ports = Ports(self._site, self._segments)
         self._firewall = Firewall(self._site)
+        wired = (self._segments, self._dhcp, self._routing, self._metadata)
+        self._proof = Proof(*wired, self._ports, self._firewall)
         self._inventory = Inventory(self._site, self._dhcp, self._firewall, self._vswitch)
 
     def serve_dhcp(self, network: Network, subnet: Subnet, dhcp_port: Port) -> None:
@@ -214,6 +217,12 @@ class NetworkFabric(SegmentFace):
             for binding in read():
                 protect(binding)
 
+    @contextmanager
+    def rules_at_rest(self) -> Iterator[None]:
+        """Keep every other process from changing any rules meanwhile."""
+        with self._firewall.held():
+            yield
+
     def unprotect(self, port: Port) -> None:
         """Remove the port's rules; the tables go with the last port."""
         self._firewall.unprotect(port)
@@ -224,8 +233,15 @@ class NetworkFabric(SegmentFace):
         Returns:
             The differences in words; nothing, if the port is proven.
         """
-        wired = (self._segments, self._dhcp, self._routing, self._metadata)
-        return Proof(*wired, self._ports, self._firewall).differences(binding, router)
+        return self._proof.differences(binding, router)
+
+    def prove_shared(self, network: Network) -> list[str]:
+        """Of a proof what all guests' ports of a network have in common; there must be one."""
+        return self._proof.shared(network)
+
+    def prove_own(self, binding: PortBinding) -> list[str]:
+        """Of a proof what a port has for itself alone."""
+        return self._proof.own(binding)
 
     def prove_each(
         self, read: Callable[[], Iterable[tuple[PortBinding, Router | None]]]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.errors import HostFault
+from blocks.fabric import namespaces
 
 _STOP_TIMEOUT_S = 5.0
 
@@ -27,15 +28,23 @@ class Server:
     Attributes:
         pid_file: Where it writes its pid.
         token: An argument that no other process's command line has.
+        namespace: The network namespace that it is to be in; None asks for none.
     """
 
     pid_file: Path
     token: str
+    namespace: str | None = None
 
     def pid(self) -> int | None:
-        """Its pid, if it is alive."""
+        """Its pid, if it is alive, and where it ought to be.
+
+        A namespace whose name was taken away lives on with its processes, which serve
+        nobody from then on: such a process counts as one that is not there.
+        """
         pid = self._written()
-        return pid if pid is not None and self.token in command_line(pid) else None
+        if pid is None or self.token not in command_line(pid):
+            return None
+        return pid if self.namespace is None or namespaces.has(self.namespace, pid) else None
 
     def signal(self, number: signal.Signals) -> bool:
         """Send it a signal; tell whether it was there to receive it."""
@@ -53,7 +62,7 @@ class Server:
 
         A process that was killed while it started the server may leave one behind that
         is still on its way, without a pid file: that one is stopped first, also if it
-        only shows itself by being in the way.
+        only shows itself by being in the way. So is one that is in another namespace.
 
         Returns:
             Whether it had to be started.

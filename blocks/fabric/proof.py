@@ -8,7 +8,7 @@ from blocks.fabric.metadata import Metadata
 from blocks.fabric.ports import Ports
 from blocks.fabric.routing import Routing
 from blocks.fabric.segments import SegmentDriver
-from blocks.resources import PortBinding, Router
+from blocks.resources import Network, PortBinding, Router
 
 
 class Proof:
@@ -40,12 +40,27 @@ class Proof:
         Returns:
             Nothing, if the port is proven.
         """
-        network = binding.network
+        found = [
+            *self.shared(binding.network),
+            *(self._routing.differences(router, binding.port.id) if router else []),
+            *self.own(binding),
+        ]
+        # That a table is gone is told by both.
+        return list(dict.fromkeys(found))
+
+    def shared(self, network: Network) -> list[str]:
+        """The differences in what the ports of a network have together."""
         return [
             *self._segments.differences(network),
+            *self._metadata.server_differences(network),
+            *self._firewall.shared_differences(),
+        ]
+
+    def own(self, binding: PortBinding) -> list[str]:
+        """The differences in what a port has for itself."""
+        return [
             *self._dhcp.differences(binding),
-            *(self._routing.differences(router) if router else []),
             *self._metadata.differences(binding),
-            *self._ports.differences(binding.port, network),
+            *self._ports.differences(binding.port, binding.network),
             *self._firewall.differences(binding),
         ]

@@ -115,8 +115,18 @@ class Routing:
             self._translate(router, connected=False)
             self._cut(router, connected=False)
 
-    def differences(self, router: Router) -> list[str]:
-        """What of the router is not as it should be, in words."""
+    def differences(self, router: Router, port_id: str | None = None) -> list[str]:
+        """What of the router is not as it should be, in words.
+
+        Args:
+            router: The router.
+            port_id: A port of its networks: of the floating IPs only its own are looked at,
+                as others may be recorded already and not connected yet, or the other way round.
+        """
+        alone = port_id is not None
+        if alone:
+            own = [each for each in router.floating_ips if each.port_id == port_id]
+            router = router.model_copy(update={"floating_ips": tuple(own)})
         namespace = marks.router_namespace(router.id)
         if not namespaces.exists(namespace):
             return [f"the namespace {namespace} is not there"]
@@ -130,7 +140,7 @@ class Routing:
             return [error.message]
 
         def look(ipr: IPRoute) -> list[str]:
-            wrong = [text for leg in wanted for text in legs.differences(ipr, leg)]
+            wrong = [text for leg in wanted for text in legs.differences(ipr, leg, others=alone)]
             named = {leg.inner for leg in wanted}
             wrong += [
                 f"{namespace} has the leg {link.name}, which it should not have"
@@ -146,7 +156,7 @@ class Routing:
             wrong += router_routes.differences(ipr, routes, namespace)
             chains = translation.chains(router, connected=connected)
             maps = translation.maps(router, connected=connected)
-            return wrong + table_differences(self._table(), chains, maps)
+            return wrong + table_differences(self._table(), chains, maps, others=alone)
 
         return with_links(namespace, look)
 

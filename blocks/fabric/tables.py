@@ -46,17 +46,26 @@ def apply_table(table: Json, chains: list[Chain], maps: Sequence[AddressMap] = (
 
 
 def table_differences(
-    table: Json, chains: list[Chain], maps: Sequence[AddressMap] = ()
+    table: Json, chains: list[Chain], maps: Sequence[AddressMap] = (), *, others: bool = False
 ) -> list[str]:
-    """What of a table is not as it should be, in the namespace of the calling thread."""
+    """What of a table is not as it should be, in the namespace of the calling thread.
+
+    With `others` its maps may have other elements besides.
+    """
     wrong = _form_differences(table, chains, maps)
     if wrong:
         return wrong
     return [
         f"the map {each.name} of {table['table']} says {there}, not {dict(each.elements)}"
         for each in maps
-        if (there := _there(table, each)) != dict(each.elements)
+        if not _has(there := _there(table, each), each, others=others)
     ]
+
+
+def _has(there: Mapping[str, str], wanted: AddressMap, *, others: bool) -> bool:
+    if others:
+        return wanted.elements.items() <= there.items()
+    return there == dict(wanted.elements)
 
 
 def _form_differences(table: Json, chains: list[Chain], maps: Sequence[AddressMap]) -> list[str]:

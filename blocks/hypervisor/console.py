@@ -202,7 +202,8 @@ def failures(log: Path, failing: Sequence[Pattern]) -> Iterator[Callable[[], Non
 
 def _check(line: bytes, failing: Sequence[Pattern], log: Path) -> None:
     if any(pattern.search(line) for pattern in failing):
-        raise guest_fault(f"the guest says: {_text(line)}", log)
+        said = _text(line)
+        raise GuestFault(f"the guest says: {said}", details=tail(log, about=said))
 
 
 def _watch(
@@ -268,8 +269,11 @@ def milestones(log: Path) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def tail(log: Path, lines: int = 20) -> list[str]:
-    """The last lines of a console's log, without control sequences; none if there is no log."""
+def tail(log: Path, lines: int = 20, about: str = "") -> list[str]:
+    """The last lines of a console's log, without control sequences; none if there is no log.
+
+    A line that they are `about` is among them: a kernel tells more than that after a panic.
+    """
     try:
         with log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
@@ -278,7 +282,10 @@ def tail(log: Path, lines: int = 20) -> list[str]:
     except FileNotFoundError:
         return []
     cleaned = [_text(_clean(line)) for line in content.split(b"\n")]
-    return [line for line in cleaned if line.strip()][-lines:] if lines > 0 else []
+    said = [line for line in cleaned if line.strip()]
+    if about in said:
+        del said[said.index(about) + 1 + lines // 2 :]
+    return said[-lines:] if lines > 0 else []
 
 
 def _clean(line: bytes) -> bytes:

@@ -15,6 +15,9 @@ NO_IPV6 = "IPv6 is not supported"
 
 def _refuse_ipv6(value: object) -> object:
     """Say so where an IPv6 address or network is given; what is neither is left to pydantic."""
+    if isinstance(value, int):
+        # `ipaddress` would take 1 for 0.0.0.1.
+        raise ValueError("is a number, not an IPv4 address")
     try:
         version = ip_network(str(value), strict=False).version
     except ValueError:
@@ -32,6 +35,24 @@ def _refuse_host_bits(value: object) -> object:
         return value
     if str(meant.network_address) != str(value).split("/", maxsplit=1)[0]:
         raise ValueError(f"has host bits set; {meant} is meant?")
+    return value
+
+
+def _refuse_several(value: object) -> object:
+    """Say so where several subnets are meant, as a list or with commas."""
+    if isinstance(value, list | tuple) or "," in str(value):
+        raise ValueError(
+            "a network has one subnet; give the other a network of its own, on the same router"
+        )
+    return value
+
+
+def _refuse_no_gateway(value: object) -> object:
+    """Say so where no gateway is meant: `none`, or what YAML makes of `no`."""
+    if value is False or str(value).lower() in ("none", "no", "-"):
+        raise ValueError(
+            "every subnet has a gateway address; without a router nothing answers there"
+        )
     return value
 
 
@@ -55,10 +76,17 @@ def _refuse_icmpv6(value: object) -> object:
 
 
 Address = Annotated[IPv4Address, BeforeValidator(_refuse_ipv6)]
+#: A subnet's; validators that are written last come first.
+Gateway = Annotated[Address, BeforeValidator(_refuse_no_gateway)]
 #: An IPv4 network without host bits.
 Cidr = Annotated[IPv4Network, BeforeValidator(_refuse_host_bits), BeforeValidator(_refuse_ipv6)]
 #: A subnet's CIDR as it was typed: what is wrong with it is told with what may be meant.
-CidrText = Annotated[str, Field(max_length=64), BeforeValidator(_refuse_ipv6)]
+CidrText = Annotated[
+    str,
+    Field(max_length=64),
+    BeforeValidator(_refuse_ipv6),
+    BeforeValidator(_refuse_several),
+]
 _PoolText = Annotated[str, Field(max_length=80), BeforeValidator(_refuse_ipv6_pool)]
 Pools = Annotated[tuple[_PoolText, ...], Field(max_length=16), BeforeValidator(_listed)]
 #: What a security group's rule may be about.

@@ -7,7 +7,15 @@ from uuid import UUID
 
 from pydantic import Field
 
-from blocks.resources.address_forms import Address, Cidr, CidrText, Pools, Protocol, RouteForm
+from blocks.resources.address_forms import (
+    Address,
+    Cidr,
+    CidrText,
+    Gateway,
+    Pools,
+    Protocol,
+    RouteForm,
+)
 from blocks.resources.base import ResourceName
 from blocks.resources.form import CredentialsName, Form
 
@@ -19,7 +27,7 @@ class ExternalNetworkForm(Form):
 
     name: ResourceName = Field(title="Name", description="What the external network is called.")
     cidr: CidrText = Field(title="CIDR", description="Its IPv4 addresses.")
-    gateway: Address | None = Field(
+    gateway: Gateway | None = Field(
         default=None, title="Gateway", description="The way on from there; empty: its first one."
     )
     pool: Pools = Field(
@@ -65,7 +73,7 @@ class NetworkRequest(Form):
         description="Make this external network too, and that router's gateway in it (admins "
         "only).",
     )
-    gateway: Address | None = Field(
+    gateway: Gateway | None = Field(
         default=None,
         title="Gateway",
         description="The subnet's own gateway; empty: its first address.",

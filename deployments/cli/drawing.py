@@ -28,6 +28,7 @@ _LOOK_EVERY_S = 0.1
 #: States in which nothing is going on.
 ENDS = frozenset({StepState.DONE, StepState.FAILED, StepState.UNDONE, StepState.UNDO_FAILED})
 _BEFORE_A_FAILURE = frozenset({StepState.PENDING, StepState.RUNNING})
+_AFTER_A_FAILURE = frozenset({StepState.UNDOING, StepState.UNDONE})
 
 
 class View(Protocol):
@@ -76,17 +77,17 @@ class Lines:
         self._told = now
         for entry in sorted(entries, key=lambda entry: str(entry.finished_at)):
             key = (entry.generation, entry.step)
-            if entry.state not in ENDS or before.get(key) == now[key]:
+            if before.get(key) == now[key]:
                 continue
             title = titles.get(entry.step, "")
-            if entry.state is StepState.UNDONE:
-                seen = before.get(key, (StepState.RUNNING, None))[0]
-                if entry.error and seen in _BEFORE_A_FAILURE:
-                    # It failed and was undone between two looks.
-                    failed = entry.model_copy(update={"state": StepState.FAILED})
-                    output.note(line(failed, title))
-                if entry.step in nothing_to_undo:
-                    continue
+            seen = before.get(key, (StepState.RUNNING, None))[0]
+            if entry.error and entry.state in _AFTER_A_FAILURE and seen in _BEFORE_A_FAILURE:
+                # It failed, and its undo began, between two looks.
+                output.note(line(entry.model_copy(update={"state": StepState.FAILED}), title))
+            if entry.state not in ENDS:
+                continue
+            if entry.state is StepState.UNDONE and entry.step in nothing_to_undo:
+                continue
             output.note(line(entry, title))
 
     def close(self) -> None:

@@ -26,11 +26,13 @@ def reconcile(*, json: Json = False) -> int:
     # After connect(): it imports Prefect.
     from blocks.world import open_world
     from flows.restoration import RESTORATIONS
+    from tasks.network_restore import lost_here
     from tasks.reconcile import find
     from tasks.vm_restore import powered_off
 
     world = open_world(settings())
     found = [(finding.build, finding.was) for finding in find(world, RESTORATIONS)]
+    found += [(build, f"lost: {why[0]}") for _network, build, why in lost_here(world)]
     found += [(build, f"off: {state}") for build, state in powered_off(world)]
     done = run_flow("reconcile", {}) if found else None
     told = [_told(world.store, build, was) for build, was in found]

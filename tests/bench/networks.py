@@ -33,13 +33,16 @@ def measure_ports(directory: Path, runs: int) -> list[Figure]:
         with lab_at(directory / f"ports-{run}") as lab:
             net = lab.served("10.5.0.0/16")
             lab.fabric.serve_metadata(net.network)
-            alone.append(_ports(lab, net))
-            for number in range(MANY):
-                _port(lab, net, 1000 + number)
-            among.append(_ports(lab, net))
+            # Before and after: what else the machine does changes meanwhile.
+            costs = _ports(lab, net)
+            others = [_port(lab, net, 1000 + number) for number in range(MANY)]
+            among.append(median(_ports(lab, net)))
+            for _, remove in others:
+                remove()
+            alone.append(median([*costs, *_ports(lab, net)]))
         say(f"ports {run}: {alone[-1]:.1f} ms alone, {among[-1]:.1f} ms with {MANY} others")
     cost = of_samples("a port", alone, "ms", PORT_MS)
-    cost.notes = [f"the median of {_SAMPLES}; tap, bridge, reservation, rules, read back"]
+    cost.notes = [f"the median of {2 * _SAMPLES}; tap, bridge, reservation, rules, read back"]
     ratio = of_samples(
         f"a port with {MANY} others / alone",
         [many / one for one, many in zip(alone, among, strict=True)],
@@ -79,14 +82,14 @@ def measure_networks(directory: Path, runs: int) -> list[Figure]:
     return [cost, whole, Figure("links, namespaces, files left of them", left, "", 0)]
 
 
-def _ports(lab: Lab, net: Net) -> float:
-    """The median of what a port costs, in milliseconds; each is removed again."""
+def _ports(lab: Lab, net: Net) -> list[float]:
+    """What each of some ports costs, in milliseconds; each is removed again."""
     costs = []
     for number in range(_SAMPLES):
         cost, remove = _port(lab, net, 100 + number)
         remove()
         costs.append(cost)
-    return median(costs)
+    return costs
 
 
 def _port(lab: Lab, net: Net, last: int) -> tuple[float, Callable[[], None]]:

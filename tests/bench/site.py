@@ -11,8 +11,8 @@ from tests import sessions
 from tests.bench.figures import say
 from tests.cloud import Cloud
 
-EXTERNAL = ("public", "--external", "--type", "flat", "--cidr", "172.29.79.0/24")
-LAB = ("lab", "--cidr", "10.79.1.0/24", "--router", "gate", "--external-network", "public")
+EXTERNAL = ("external", "--external", "--type", "flat", "--cidr", "172.29.79.0/24")
+LAB = ("lab", "--cidr", "10.79.1.0/24", "--router", "gate", "--external-network", "external")
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def site(directory: Path, port: int) -> Iterator[Cloud]:
             cloud.fifty("vm", "delete", vm["name"])
         cloud.fifty("network", "delete", "lab")
         cloud.fifty("router", "delete", "gate")
-        cloud.fifty("network", "delete", "public")
+        cloud.fifty("network", "delete", "external")
     finally:
         prefect_server.stop(home)
         libvirt_daemons.leave(home)

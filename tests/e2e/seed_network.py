@@ -22,8 +22,10 @@ NETWORK, ROUTER, PUBLIC = "openstack-Net", "openstack-router", "public"
 OUTSIDE = "172.24.1.1"
 _ECHO = 7777
 #: Long enough for a retransmission; what does not come within it is taken not to come.
-_SILENCE_S = 4.0
+SILENCE_S = 4.0
 _PATIENCE_S = 30.0
+#: Both ping(8), of iputils and of BusyBox, have these options.
+_TWICE = ("-c", "2", "-i", "0.2", "-W", "3")
 
 
 class SeedNetwork:
@@ -95,7 +97,7 @@ class SeedNetwork:
     def answers(self, address: str) -> bool:
         """Whether an address answers somebody outside who pings it."""
         done = subprocess.run(
-            ["ip", "netns", "exec", self.outside, "ping", "-c", "2", "-W", "3", address],
+            ["ip", "netns", "exec", self.outside, "ping", *_TWICE, address],
             capture_output=True,
             text=True,
             check=False,
@@ -104,7 +106,7 @@ class SeedNetwork:
 
     def pings(self, source: str, target: str, *options: str) -> bool:
         """Whether an address answers a VM that pings it."""
-        said = self.cloud.ssh(source, f"ping -c 2 -W 3 {' '.join(options)} {target} || true")
+        said = self.cloud.ssh(source, f"ping {' '.join((*_TWICE, *options))} {target} || true")
         return ", 0% packet loss" in said
 
     def who(self, address: str) -> str:
@@ -116,7 +118,7 @@ class SeedNetwork:
             Path("/dev/null"),
             [
                 *("-i", str(self.cloud.home / "keys" / KEY_PAIR)),
-                *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SILENCE_S:g}"),
+                *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={SILENCE_S:g}"),
             ],
         )
         done = subprocess.run(
@@ -138,10 +140,10 @@ class SeedNetwork:
         """Have a VM answer on a port with what is said to it."""
         self.cloud.ssh(name, f"nc -ll -p {_ECHO} -e cat >/dev/null 2>&1 </dev/null &")
 
-    def talk(self, address: str) -> socket.socket:
+    def talk(self, address: str, patience_s: float = _PATIENCE_S) -> socket.socket:
         """A connection from somebody outside to a VM that serves echo."""
         end = (address, _ECHO)
-        return run_in(self.outside, lambda: socket.create_connection(end, _PATIENCE_S))
+        return run_in(self.outside, lambda: socket.create_connection(end, patience_s))
 
 
 def goes_on(talk: socket.socket, patience_s: float = _PATIENCE_S) -> bool:
@@ -156,4 +158,4 @@ def goes_on(talk: socket.socket, patience_s: float = _PATIENCE_S) -> bool:
 
 def has_ended(talk: socket.socket) -> bool:
     """Whether nothing comes back any more."""
-    return not goes_on(talk, _SILENCE_S)
+    return not goes_on(talk, SILENCE_S)

@@ -147,7 +147,7 @@ def test_strays_of_every_kind_are_removed_and_what_only_looks_like_them_is_not(
         before, looked = cloud.inventory(), others.seen()
         assert audit(cloud, "--fix")["astray"] == []
         stray = cloud.json(*CREATE, "stray", "--flavor", "limited", "--volume", "1")
-        words = ("--cidr", "10.77.8.0/24", "--router", "astray", "--external-network", "public")
+        words = ("--cidr", "10.77.8.0/24", "--router", "astray", "--external-network", "external")
         network = cloud.json("network", "create", "astray", *words)["id"]
         router = cloud.json("router", "show", "astray")["id"]
         reserved = f"{stray['addresses'][0]['network_id']}/{address(stray)}"

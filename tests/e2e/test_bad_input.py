@@ -42,7 +42,7 @@ VMS: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]] = (
     ("unknown image", {"image": "nothing"}, ["image:", "nothing"]),
     ("unknown network", {"networks": ["nowhere"]}, ["networks:", "nowhere"]),
     ("no network", {"networks": []}, ["networks:"]),
-    ("external network", {"networks": ["public"]}, ["networks:", "external"]),
+    ("external network", {"networks": ["external"]}, ["networks:", "an external network"]),
     ("unknown key", {"key": "lost"}, ["key:", "lost"]),
     ("key of a strange type", {"key": "ssh-dss AAAA"}, ["key:", "ssh-dss"]),
     ("key that is not base64", {"key": "ssh-ed25519 !!!!"}, ["key:"]),

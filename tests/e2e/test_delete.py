@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from blocks.state import StepState
 from flows.plans import PLANS
 from tests.cloud import Cloud
+from tests.forked import forked
 from tests.inventory import differences
 
 pytestmark = pytest.mark.e2e
@@ -23,27 +18,6 @@ pytestmark = pytest.mark.e2e
 CREATE = ("--image", "micro", "--flavor", "tiny", "--network", "lab")
 #: A VM whose guest runs, and that nobody waited for: everything that can be undone is there.
 WHOLE = (*CREATE, "--network", "side", "--volume", "1", "--on-failure", "keep")
-
-
-@contextmanager
-def forked(cloud: Cloud) -> Iterator[Any]:
-    """`fifty` in forks of one process: call it with words and a fault; its exit code."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.forked"],
-        env=cloud.environment(""),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        answers = process.stdout
-
-        def fifty(*words: str, fault: str = "") -> int:
-            print(json.dumps([words, fault]), file=process.stdin, flush=True)
-            return int(answers.readline())
-
-        yield fifty
-        process.stdin.close()
 
 
 def test_a_delete_that_is_killed_at_every_point_is_finished_by_reconcile(cloud: Cloud) -> None:
@@ -54,10 +28,10 @@ def test_a_delete_that_is_killed_at_every_point_is_finished_by_reconcile(cloud: 
     undos = [step.number for step in kind.catalogue.steps.values() if step.undo]
     assert len(undos) > 20
     words: tuple[str, ...] = ("vm", "delete", "killed")
-    with forked(cloud) as fifty:
+    with forked(cloud) as quick:
         for number in reversed(undos):
             for fault in (f"u{number}:kill", f"u{number}:kill:after"):
-                assert fifty(*words, fault=fault) == -signal.SIGKILL, fault
+                assert quick.run(*words, fault=fault).returncode == -signal.SIGKILL, fault
                 # That one it was, and none before it.
                 states = {step: entry.state for step, entry in cloud.journal(build).items()}
                 assert states[number] is StepState.UNDOING, fault
@@ -65,7 +39,7 @@ def test_a_delete_that_is_killed_at_every_point_is_finished_by_reconcile(cloud: 
                 assert cloud.world.store.builds.get(build.id).state == "deleting"
                 # From now on by reconcile: each goes on where the one before was killed.
                 words = ("reconcile",)
-        assert fifty("reconcile") == 0
+        quick.fifty("reconcile")
     assert cloud.world.store.builds.get(build.id).state == "deleted"
     assert differences(before, cloud.inventory()) == []
     assert cloud.json("reconcile")["reconciled"] == []

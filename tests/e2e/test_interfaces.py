@@ -15,15 +15,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from blocks import changes, marks
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import LibvirtHost
 from blocks.resources import Network, PortKind
+from blocks.state.tables import NetworkRow
 from blocks.volumes import VolumePool
 from tasks.interface_change import attach_interface, detach_interface
 from tasks.volume_change import attach_volume, detach_volume
 from tests.cloud import Cloud
+from tests.forked import forked
 from tests.inventory import differences
 from tests.prefect_api import api
 from tests.waiting import eventually
@@ -43,24 +46,25 @@ DHCP_CLIENT = "ip link set {0} up; udhcpc -n -q -i {0} -s /lib/micro/udhcpc"
 @pytest.fixture(scope="module", name="cloud")
 def _cloud(site_cloud: Cloud) -> Iterator[Cloud]:
     """A network without DHCP and one with it, and a VM in both and in `lab`, in this order."""
-    site_cloud.fifty(
-        *("network", "create", STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp"),
-        *("--host-route", "10.98.0.0/16=10.88.1.254", "--dns", "192.0.2.53"),
-    )
-    site_cloud.fifty("network", "create", SECOND, *OPTIONS)
-    three = (f"{STATIC}:10.88.1.77", "lab", f"{SECOND}:10.88.2.9")
-    site_cloud.fifty(
-        *("vm", "create", "many", "--image", "micro", "--flavor", "tiny"),
-        *(word for network in three for word in ("--network", network)),
-    )
-    site_cloud.fifty(
-        *("vm", "create", "few", "--image", "micro", "--flavor", "tiny"),
-        *("--network", STATIC),
-    )
-    yield site_cloud
-    site_cloud.delete(["many", "few"])
-    for name in (STATIC, SECOND):
-        site_cloud.fifty("network", "delete", name)
+    with forked(site_cloud) as cloud:
+        cloud.fifty(
+            *("network", "create", STATIC, "--cidr", "10.88.1.0/24", "--no-dhcp"),
+            *("--host-route", "10.98.0.0/16=10.88.1.254", "--dns", "192.0.2.53"),
+        )
+        cloud.fifty("network", "create", SECOND, *OPTIONS)
+        three = (f"{STATIC}:10.88.1.77", "lab", f"{SECOND}:10.88.2.9")
+        cloud.fifty(
+            *("vm", "create", "many", "--image", "micro", "--flavor", "tiny"),
+            *(word for network in three for word in ("--network", network)),
+        )
+        cloud.fifty(
+            *("vm", "create", "few", "--image", "micro", "--flavor", "tiny"),
+            *("--network", STATIC),
+        )
+        yield cloud
+        cloud.delete(["many", "few"])
+        for name in (STATIC, SECOND):
+            cloud.fifty("network", "delete", name)
 
 
 def network_of(cloud: Cloud, name: str) -> Network:
@@ -141,6 +145,8 @@ def test_an_interface_plugged_in_and_out_again(cloud: Cloud) -> None:
     assert address in picture()
     world.hypervisor.shutdown(build.id)
     eventually(lambda: world.hypervisor.state(build.id) == "shutoff", "guest that is off")
+    # What libvirt has of it is not what a start goes by.
+    world.hypervisor.undefine(build.id)
     cloud.fifty("vm", "start", "few")
     cloud.ssh("few", DHCP_CLIENT.format("eth1"))
     assert addresses(cloud, "few")["eth1"] == f"{address}/24"
@@ -289,6 +295,28 @@ def test_what_is_broken_is_told_and_repaired_and_the_rest_goes_on(cloud: Cloud) 
         cloud.ssh("many", DHCP_CLIENT.format(interface))
         assert address in (None, addresses(cloud, "many")[interface])
     assert cloud.json("audit")["clean"]
+
+
+def test_ports_in_a_network_that_another_host_anchors_are_repaired_here(cloud: Cloud) -> None:
+    second = network_of(cloud, SECOND)
+    tap = str(cloud.ports("many")[2].tap)
+    moved = update(NetworkRow).where(NetworkRow.id == second.id)
+    with cloud.world.store.database.write() as session:
+        session.execute(moved.values(anchor_host="elsewhere"))
+    try:
+        assert cloud.json("network", "show", SECOND, "--check")["clean"]
+        kill_dnsmasq(cloud, SECOND)
+        subprocess.run(["ip", "link", "set", tap, "mtu", "1300"], check=True)
+        found = cloud.json("network", "show", SECOND, "--check", code=3)
+        assert found["networks"][0]["differences"] is None
+        [done] = cloud.json("reconcile")["reconciled"]
+        assert (done["name"], done["state"]) == (SECOND, "complete")
+        assert cloud.json("network", "show", SECOND, "--check")["clean"]
+        assert cloud.json("reconcile")["reconciled"] == []
+    finally:
+        with cloud.world.store.database.write() as session:
+            session.execute(moved.values(anchor_host=second.anchor_host))
+    assert cloud.json("network", "show", SECOND, "--check")["clean"]
 
 
 def test_the_same_network_created_again_is_repaired(cloud: Cloud) -> None:

@@ -20,10 +20,12 @@ from tests.e2e.seed_network import (
     OUTSIDE,
     PUBLIC,
     ROUTER,
+    SILENCE_S,
     SeedNetwork,
     goes_on,
     has_ended,
 )
+from tests.forked import forked
 from tests.inventory import differences
 from tests.waiting import eventually
 
@@ -36,23 +38,24 @@ PING, TCP = ("--protocol", "icmp"), ("--protocol", "tcp")
 def _seed(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeedNetwork]:
     """The seed's network with two guests, `first` with a floating IP; nothing left of it."""
     ovs_daemons.use(site_cloud.home)
-    seed = SeedNetwork(site_cloud, tmp_path_factory.mktemp("seed"))
-    try:
-        seed.fifty("network", "create", "--file", str(FILE))
-        seed.create_vm("first", "--floating")
-        seed.create_vm("second")
-        yield seed
-    finally:
-        seed.remove()
-        left = differences(seed.before, site_cloud.inventory())
-        ovs_daemons.leave(site_cloud.home)
-    assert left == []
-    assert site_cloud.json("audit")["clean"]
+    with forked(site_cloud) as cloud:
+        seed = SeedNetwork(cloud, tmp_path_factory.mktemp("seed"))
+        try:
+            seed.fifty("network", "create", "--file", str(FILE))
+            seed.create_vm("first", "--floating")
+            seed.create_vm("second")
+            yield seed
+        finally:
+            seed.remove()
+            left = differences(seed.before, cloud.inventory())
+            ovs_daemons.leave(cloud.home)
+        assert left == []
+        assert cloud.json("audit")["clean"]
 
 
-@pytest.fixture
-def floating(seed: SeedNetwork) -> Iterator[str]:
-    """The floating IP of `first`, which lets in anyone meanwhile."""
+@pytest.fixture(scope="module", name="floating")
+def _floating(seed: SeedNetwork) -> Iterator[str]:
+    """The floating IP of `first`, which lets in anyone from here on: for the tests at the end."""
     seed.fifty("security-group", "add-rule", "default")
     [found] = seed.json("floating-ip", "list")
     yield str(found["address"])
@@ -105,6 +108,44 @@ def test_the_default_group_lets_nobody_in_until_it_is_told(seed: SeedNetwork) ->
     assert seed.cloud.ssh("first", "hostname").strip() == "first"
 
 
+def test_without_port_security_an_address_can_be_anybodys(seed: SeedNetwork) -> None:
+    first, second = seed.address("first"), seed.address("second")
+    unused = "192.168.0.222"
+    seed.cloud.ssh("first", f"ip address add {unused}/24 dev eth0")
+    try:
+        assert not seed.pings("first", second, "-I", unused)
+        seed.fifty("vm", "set-interface", "first", first, "--port-security", "off")
+        # `second` lets in what is in its group; now anyone says who they are.
+        seed.fifty("security-group", "add-rule", "default", *PING)
+        assert seed.pings("first", second, "-I", unused)
+    finally:
+        seed.fifty("vm", "set-interface", "first", first, "--port-security", "on")
+        seed.forget_rules()
+    assert not seed.pings("first", second, "-I", unused)
+    assert seed.pings("first", second)
+    seed.cloud.ssh("first", f"ip address del {unused}/24 dev eth0")
+
+
+def test_what_the_host_has_lost_of_the_external_network_is_made_again(seed: SeedNetwork) -> None:
+    """It was made along with the tenant's, and is a network of its own since."""
+    subprocess.run(["ip", "netns", "delete", seed.outside], check=True)
+    assert not seed.json("network", "show", PUBLIC, "--check", code=3)["clean"]
+    assert not seed.pings("second", OUTSIDE)
+    seed.cloud.fifty("reconcile")
+    assert seed.pings("second", OUTSIDE)
+    assert seed.json("network", "show", PUBLIC, "--check")["clean"]
+
+
+def test_what_is_in_use_stays(seed: SeedNetwork) -> None:
+    before = seed.cloud.inventory()
+    assert "in use" in seed.refused("network", "delete", NETWORK)
+    assert "in use" in seed.refused("network", "delete", PUBLIC)
+    assert seed.refused("router", "delete", ROUTER)
+    assert seed.refused("router", "clear-gateway", ROUTER)
+    assert seed.refused("router", "remove-interface", ROUTER, NETWORK)
+    assert differences(before, seed.cloud.inventory()) == []
+
+
 def test_a_floating_ip_is_moved_and_detached_while_connections_live(
     seed: SeedNetwork, floating: str
 ) -> None:
@@ -155,7 +196,7 @@ def test_what_a_rule_no_longer_lets_in_ends(seed: SeedNetwork, floating: str) ->
             seed.fifty("security-group", "remove-rule", "web", rule["id"])
             assert has_ended(talk)
         with pytest.raises(OSError, match="timed out"):
-            seed.talk(floating).close()
+            seed.talk(floating, SILENCE_S).close()
         # Members of `default`, wherever they are: the neighbour, and nobody outside.
         seed.fifty("security-group", "add-rule", "web", "--remote-group", "default")
         assert seed.pings("second", first)
@@ -171,22 +212,18 @@ def test_what_a_rule_no_longer_lets_in_ends(seed: SeedNetwork, floating: str) ->
     assert seed.pings("second", first)
 
 
-def test_without_port_security_an_address_can_be_anybodys(seed: SeedNetwork) -> None:
-    first, second = seed.address("first"), seed.address("second")
-    unused = "192.168.0.222"
-    seed.cloud.ssh("first", f"ip address add {unused}/24 dev eth0")
-    try:
-        assert not seed.pings("first", second, "-I", unused)
-        seed.fifty("vm", "set-interface", "first", first, "--port-security", "off")
-        # `second` lets in what is in its group; now anyone says who they are.
-        seed.fifty("security-group", "add-rule", "default", *PING)
-        assert seed.pings("first", second, "-I", unused)
-    finally:
-        seed.fifty("vm", "set-interface", "first", first, "--port-security", "on")
-        seed.forget_rules()
-    assert not seed.pings("first", second, "-I", unused)
-    assert seed.pings("first", second)
-    seed.cloud.ssh("first", f"ip address del {unused}/24 dev eth0")
+def test_a_server_that_was_off_is_where_it_was(seed: SeedNetwork, floating: str) -> None:
+    before = seed.json("vm", "show", "first")["addresses"]
+    hypervisor, instance = seed.cloud.world.hypervisor, seed.cloud.instance("first").id
+    hypervisor.shutdown(instance)
+    eventually(lambda: hypervisor.state(instance) == "shutoff", "guest that is off")
+    seed.cloud.fifty("reconcile")
+    assert seed.json("vm", "show", "first")["status"] == "SHUTOFF"
+    assert not seed.answers(floating)
+    seed.fifty("vm", "start", "first")
+    assert seed.json("vm", "show", "first")["addresses"] == before
+    assert seed.who(floating) == "first"
+    assert seed.pings("first", seed.address("second"))
 
 
 def test_another_tenant_is_outside(seed: SeedNetwork, floating: str) -> None:
@@ -212,37 +249,3 @@ def test_another_tenant_is_outside(seed: SeedNetwork, floating: str) -> None:
         cloud.delete(vm["id"] for vm in cloud.json("vm", "list") if vm["name"] == "stranger")
         cloud.fifty("network", "delete", "away")
         cloud.fifty("router", "delete", "away")
-
-
-def test_a_server_that_was_off_is_where_it_was(seed: SeedNetwork, floating: str) -> None:
-    before = seed.json("vm", "show", "first")["addresses"]
-    hypervisor, instance = seed.cloud.world.hypervisor, seed.cloud.instance("first").id
-    hypervisor.shutdown(instance)
-    eventually(lambda: hypervisor.state(instance) == "shutoff", "guest that is off")
-    seed.cloud.fifty("reconcile")
-    assert seed.json("vm", "show", "first")["status"] == "SHUTOFF"
-    assert not seed.answers(floating)
-    seed.fifty("vm", "start", "first")
-    assert seed.json("vm", "show", "first")["addresses"] == before
-    assert seed.who(floating) == "first"
-    assert seed.pings("first", seed.address("second"))
-
-
-def test_what_the_host_has_lost_of_the_external_network_is_made_again(seed: SeedNetwork) -> None:
-    """It was made along with the tenant's, and is a network of its own since."""
-    subprocess.run(["ip", "netns", "delete", seed.outside], check=True)
-    assert not seed.json("network", "show", PUBLIC, "--check", code=3)["clean"]
-    assert not seed.pings("second", OUTSIDE)
-    seed.cloud.fifty("reconcile")
-    assert seed.pings("second", OUTSIDE)
-    assert seed.json("network", "show", PUBLIC, "--check")["clean"]
-
-
-def test_what_is_in_use_stays(seed: SeedNetwork) -> None:
-    before = seed.cloud.inventory()
-    assert "in use" in seed.refused("network", "delete", NETWORK)
-    assert "in use" in seed.refused("network", "delete", PUBLIC)
-    assert seed.refused("router", "delete", ROUTER)
-    assert seed.refused("router", "clear-gateway", ROUTER)
-    assert seed.refused("router", "remove-interface", ROUTER, NETWORK)
-    assert differences(before, seed.cloud.inventory()) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments import daemons, prefect_server
+from tests import packages
 from tests.cloud import Cloud
 from tests.e2e.fresh_machine import PROJECT, FreshMachine
 
@@ -22,10 +23,7 @@ def home(session_directory: Path, site_cloud: Cloud) -> Iterator[Path]:
     """A FIFTY_HOME without anything but the packages of `micro`: that machine has no mirror."""
     home = session_directory / "quickstart"
     daemons.prepare_home(home)
-    archives = home / "images" / "packages" / "archives"
-    archives.parent.mkdir(mode=0o711, parents=True)
-    archives.parent.parent.chmod(0o711)
-    shutil.copytree(site_cloud.home / "images" / "packages" / "archives", archives)
+    packages.give(site_cloud.home / "images" / "packages" / "archives", home)
     yield home
     shutil.rmtree(home, ignore_errors=True)
 

@@ -100,7 +100,7 @@ def test_after_a_reboot_everything_is_brought_to_where_it_should_be(stays: Cloud
     found = reconciled(cloud, code=1)
     assert found["stays"] == ("lost: the host was rebooted", "complete")
     assert found["lab"] == ("lost: the host was rebooted", "complete")
-    assert found["public"] == ("lost: the host was rebooted", "complete")
+    assert found["external"] == ("lost: the host was rebooted", "complete")
     assert found["anew"] == ("building", "complete")
     assert found["undone"] == ("building", "undone")
     assert found["halved"] == ("building", "complete")
@@ -208,7 +208,7 @@ def test_a_part_of_a_network_that_was_killed_or_removed_is_brought_back(cloud: C
     before = cloud.inventory()
     store = cloud.world.store
     [lab] = [network for network in store.networks.list() if network.name == "lab"]
-    [public] = [network for network in store.networks.list() if network.name == "public"]
+    [external] = [network for network in store.networks.list() if network.name == "external"]
     dnsmasq = cloud.home / "networks" / lab.id / "dhcp" / "dnsmasq.pid"
     metadata = cloud.home / "networks" / lab.id / "metadata" / "server.pid"
     for pid_file in (dnsmasq, metadata):
@@ -217,12 +217,12 @@ def test_a_part_of_a_network_that_was_killed_or_removed_is_brought_back(cloud: C
     assert router is not None
     for words in (
         ("ip", "netns", "delete", router_namespace(router.id)),
-        ("ip", "netns", "delete", outside_namespace(public.id)),
+        ("ip", "netns", "delete", outside_namespace(external.id)),
     ):
         subprocess.run(words, check=True)
     eventually(lambda: differences(before, cloud.inventory()), "things that are gone")
     found = reconciled(cloud)
     assert found["lab"][0].startswith("lost: ")
-    assert found["public"][0].startswith("lost: ")
+    assert found["external"][0].startswith("lost: ")
     assert differences(before, cloud.inventory()) == []
     assert reconciled(cloud) == {}

@@ -5,17 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from blocks import changes, marks
-from blocks.resources import Network, PortBinding, PortKind
+from blocks.resources import (
+    Network,
+    PortBinding,
+    PortKind,
+    SecurityGroupRequest,
+    SecurityGroupRule,
+)
 from blocks.settings import Settings, settings
-from tasks.drift import Drift, guest_ports, network_drift
+from blocks.state import Caller
+from blocks.world import World
+from tasks.drift import Drift, guest_ports, network_drift, port_differences
+from tasks.port_bindings import RULES_STEP
+from tasks.security_group_actions import ACTIONS
 from tests.host.fabric_lab import Guest, Lab, ip, lab_at, wait_for
 from tests.unit.cli_store import Filled
 
@@ -44,6 +59,11 @@ class Scene:
     def tap(self) -> str:
         assert self.binding.port.tap
         return self.binding.port.tap
+
+    @property
+    def leg(self) -> str:
+        [port] = self.filled.store.ports.list(kind=PortKind.DHCP, network_id=self.network.id)
+        return marks.dhcp_leg_name(port.id)
 
     @property
     def bridge(self) -> str:
@@ -127,6 +147,15 @@ BREAKS: dict[str, tuple[Callable[[Scene], object], str]] = {
     "the tap is in no bridge": (lambda s: ip("link", "set", s.tap, "nomaster"), ""),
     "the tap's MTU": (lambda s: ip("link", "set", s.tap, "mtu", "1300"), "1300"),
     "dnsmasq is dead": (lambda s: s.kill("dhcp/dnsmasq.pid"), "dnsmasq does not run"),
+    # Both of its servers live on in it, though nobody finds it by its name.
+    "the DHCP namespace": (
+        lambda s: ip("netns", "delete", marks.dhcp_namespace(s.network.id)),
+        "is not there",
+    ),
+    "the DHCP leg": (
+        lambda s: ip("-n", marks.dhcp_namespace(s.network.id), "link", "delete", s.leg),
+        "has no leg",
+    ),
     "its configuration": (
         lambda s: (s.files / "dhcp" / "dnsmasq.conf").write_text("port=0\n"),
         "configured otherwise",
@@ -147,6 +176,26 @@ def test_each_difference_is_told_and_the_same_again_repairs_it(scene: Scene, nam
     lines = scene.drift().lines
     assert lines and any(word in line for line in lines), lines
     assert len(lines) == len(set(lines))
+    scene.realize()
+    assert scene.drift().lines == []
+
+
+@pytest.mark.parametrize("broken", ["the DHCP namespace", "the DHCP leg", "dnsmasq is dead"])
+def test_a_lease_ends_also_where_dnsmasq_cannot_be_told(scene: Scene, broken: str) -> None:
+    """Else a delete would fail on a host that drifted, or leave the address unusable."""
+    port = scene.binding.port
+    address = port.addresses[0].address
+    leases = scene.files / "dhcp" / "leases"
+    stranger = "9999999999 fa:16:3e:00:00:99 10.0.0.99 other *\n"
+    # dnsmasq's file, as it is when the guest has a lease.
+    scene.kill("dhcp/dnsmasq.pid")
+    leases.write_text(f"9999999999 {port.mac} {address} web *\n{stranger}")
+    scene.realize()
+    assert scene.lab.fabric.lease(port) is not None
+    BREAKS[broken][0](scene)
+    scene.lab.fabric.release(port)
+    assert scene.lab.fabric.lease(port) is None
+    assert stranger in leases.read_text(), "the lease of another is left alone"
     scene.realize()
     assert scene.drift().lines == []
 
@@ -193,6 +242,48 @@ def test_a_member_that_comes_is_no_difference_until_it_is_there(scene: Scene) ->
         store.builds.update(build.id, state="complete")
     [line] = scene.drift().lines
     assert f"ingress-{scene.binding.port.id}" in line
+
+
+def test_a_change_of_a_group_is_no_difference_in_between(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody looks when the new rule is recorded, and not yet applied."""
+    store, fabric = scene.filled.store, scene.lab.fabric
+    group = store.groups.get(store.groups.ensure_default(scene.filled.tenant))
+    store.ports.bind(scene.binding.port.id, "here", (group.id,))
+    store.journal.intend(scene.binding.port.device_id or "", 1, RULES_STEP, "here")
+    scene.realize()
+    recorded, seen, at_rest = threading.Event(), threading.Event(), threading.Event()
+    add_rule, rules_at_rest = store.groups.add_rule, fabric.rules_at_rest
+
+    def add_and_wait(group_id: str, rule: SecurityGroupRule) -> bool:
+        added = add_rule(group_id, rule)
+        recorded.set()
+        assert seen.wait(20)
+        # As long as the rule is not applied, the second look has to wait.
+        assert not at_rest.wait(0.5)
+        return added
+
+    @contextmanager
+    def second_look() -> Iterator[None]:
+        seen.set()
+        with rules_at_rest():
+            at_rest.set()
+            yield
+
+    monkeypatch.setattr(store.groups, "add_rule", add_and_wait)
+    monkeypatch.setattr(fabric, "rules_at_rest", second_look)
+    request = SecurityGroupRequest(action="add-rule", name="default", protocol="tcp", port_min=80)
+    world = cast("World", SimpleNamespace(store=store, fabric=fabric))
+    caller = cast("Caller", SimpleNamespace(tenant_id=scene.filled.tenant))
+    with ThreadPoolExecutor(1) as pool:
+        change = pool.submit(ACTIONS["add-rule"], world, caller, request)
+        assert recorded.wait(20)
+        # The control: what is recorded is not what is there.
+        assert port_differences(scene.binding, fabric) != []
+        assert scene.drift() == Drift(network=())
+        assert change.result().startswith("default has the rule")
+    assert scene.drift() == Drift(network=())
 
 
 def test_another_hosts_network_is_not_looked_at_here(scene: Scene) -> None:

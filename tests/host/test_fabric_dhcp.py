@@ -15,6 +15,7 @@ import pytest
 from blocks import changes, marks
 from blocks.errors import InvalidRequest
 from blocks.fabric import run_in
+from deployments import processes
 from tests.host.fabric_lab import Guest, Lab, Net, ip, lab_at, wait_for
 
 pytestmark = pytest.mark.host
@@ -164,8 +165,11 @@ def test_a_dead_server_is_started_again_and_knows_its_ports(lab: Lab) -> None:
     guest = lab.guest(net, 11)
     lab.fabric.reserve(guest.binding)
     (pid,) = dnsmasq(lab, net)
+    process = processes.identify(pid)
+    assert process is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for("the server to die", lambda: not dnsmasq(lab, net))
+    # It has no command line any more before it lets its sockets go.
+    assert processes.wait_for_end(process, 60)
     assert any("dnsmasq" in text for text in lab.fabric.prove(guest.binding))
     with changes.collecting() as made:
         lab.fabric.serve_dhcp(net.network, net.subnet, net.dhcp_port)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from blocks import changes
-from blocks.fabric import NetworkFabric, nft
+from blocks.fabric import NetworkFabric, nft, nft_reading
 from blocks.fabric.firewall_tables import tables_of
 from blocks.resources import FirewallRule, PortBinding
 from tests.host.fabric_lab import (
@@ -428,3 +428,30 @@ def test_two_networks_with_equal_addresses_stay_apart(lab: Lab) -> None:
     assert not any(b"crossing" in frame for frame in far.until(b"control"))
     near.close()
     far.close()
+
+
+def test_what_the_kernel_tells_is_what_nft_lists(lab: Lab, net: Net) -> None:
+    """Chains and elements are read without libnftables; both must see the same."""
+    guest(lab, net, 11, *OPEN)
+    many = [f"10.5.0.{last}/32" for last in range(11, 60, 3)]
+    guest(lab, net, 12, ANY_EGRESS, ingress("tcp", 80, 82, *many))
+    tables, chains, members = tables_of(lab.site), 0, 0
+    for table in tables.tables():
+        for item in nft.listing("chains", family=table["family"]) or []:
+            name = item.get("chain", {}).get("name")
+            if name and item["chain"]["table"] == table["table"]:
+                listing = nft.listing("chain", **table, name=name)
+                assert nft_reading.comments(table, name) == nft.comments(listing, table, name)
+                chains += 1
+        assert nft_reading.comments(table, "nowhere") is None
+        assert nft_reading.comments({**table, "table": "nowhere"}, "nowhere") is None
+    for table, name, kinds in tables.maps():
+        for member in nft.elements(table, name, "map" if "map" in kinds else "set"):
+            assert nft_reading.holds(table, name, member)
+            key, value = member if isinstance(member, list) else (member, None)
+            other = {"goto": {"target": "elsewhere"}} if isinstance(value, dict) else 5
+            assert value is None or not nft_reading.holds(table, name, [key, other])
+            assert not nft_reading.holds(table, name, 77 if isinstance(key, int) else f"{key}x")
+            members += 1
+    assert chains >= 6
+    assert members >= 8

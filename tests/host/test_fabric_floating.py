@@ -14,7 +14,7 @@ import pytest
 from blocks import changes, marks
 from blocks.errors import InvalidRequest
 from blocks.fabric import connections, run_in
-from blocks.resources import FirewallRule, Route, Router
+from blocks.resources import FirewallRule, FloatingIp, PortBinding, Route, Router
 from tests.host.fabric_lab import ANY_EGRESS, Guest, Lab, Net, Wire, ip, lab_at
 from tests.host.fabric_talks import floating, given, talk
 from tests.waiting import eventually
@@ -113,6 +113,30 @@ def test_detaching_cuts_what_went_over_it_and_nothing_else(lab: Lab, outside: Ne
         assert cut_too.has_ended()
     assert not reaches(outside, FLOATING)
     assert one.pings(FAR), "by the gateway's address again"
+
+
+def test_a_port_is_proven_whatever_becomes_of_others_floating_ips(lab: Lab, outside: Net) -> None:
+    """Step 38 of one VM, while another's is recorded and not yet connected, or just given up."""
+    net = lab.net()
+    router = connected(lab, net, outside=outside)
+    one, two = guest(lab, net, 11), guest(lab, net, 12)
+    own, another = floating(outside, 20, one), floating(outside, 21, two)
+
+    def recorded(*all_of_it: FloatingIp) -> Router:
+        return router.model_copy(update={"floating_ips": all_of_it})
+
+    def told(binding: PortBinding, *all_of_it: FloatingIp) -> str:
+        found = lab.fabric.prove(binding, recorded(*all_of_it))
+        return " ".join(text for text in found if "floating" in text or "qg-" in text)
+
+    given(lab, router, own)
+    assert told(one.binding, own, another) == ""
+    assert SECOND in told(two.binding, own, another)
+    given(lab, router, own, another)
+    assert told(one.binding, own) == ""
+    assert SECOND in " ".join(lab.fabric.router_differences(recorded(own)))
+    given(lab, router)
+    assert FLOATING in told(one.binding, own, another)
 
 
 def test_a_floating_ip_moves_to_another_guest(lab: Lab, outside: Net) -> None:

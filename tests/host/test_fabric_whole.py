@@ -166,7 +166,7 @@ def test_servers_and_files_are_part_of_the_proof(lab: Lab) -> None:
     fabric.put_metadata(binding, {"meta_data.json": b"{}"})
     assert fabric.prove(binding) == []
     fabric.unprotect(binding.port)
-    assert any("chain" in text for text in fabric.prove(binding))
+    assert any("with the rules of all ports" in text for text in fabric.prove(binding))
 
 
 def test_what_is_left_is_found_by_its_marks_and_removed(lab: Lab) -> None:

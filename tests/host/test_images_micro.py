@@ -9,12 +9,12 @@ import pytest
 
 from blocks.images import BuiltImage, ImageStore, inspect
 from blocks.images.exports import mount_points
+from tests.host.conftest import MICRO_ID
 from tests.host.image_guest import MAC, Guest, config_drive
 
 pytestmark = [pytest.mark.host, pytest.mark.e2e]
 
 ONE, TWO = "11111111-2222-4333-8444-555555555551", "11111111-2222-4333-8444-555555555552"
-IMAGE_ID = "aaaaaaaa-2222-4333-8444-555555555555"
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +23,13 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(directory: Path) -> ImageStore:
-    return ImageStore(directory / "images")
+def store(image_store: ImageStore) -> ImageStore:
+    return image_store
 
 
 @pytest.fixture(scope="module")
-def image(store: ImageStore) -> BuiltImage:
-    said: list[str] = []
-    built = store.build("micro", IMAGE_ID, said.append)
-    assert said
-    return built
+def image(micro: BuiltImage) -> BuiltImage:
+    return micro
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +50,30 @@ def in_store(store: ImageStore) -> set[tuple[str, str]]:
 
 
 def test_build_leaves_an_image_and_nothing_else(
-    store: ImageStore, image: BuiltImage, directory: Path
+    store: ImageStore, image: BuiltImage, images: Path
 ) -> None:
     seen = inspect(image.path, image.format)
     assert (seen.size_bytes, seen.virtual_size_bytes) == (image.size_bytes, 48 * 1024**2)
     said = subprocess.run(["sha256sum", image.path], capture_output=True, text=True, check=True)
     assert said.stdout.split()[0] == image.sha256
-    assert in_store(store) == {("image-file", IMAGE_ID)}
-    assert [point for point in mount_points() if str(directory) in point] == []
+    assert in_store(store) == {("image-file", MICRO_ID)}
+    assert [point for point in mount_points() if str(images) in point] == []
     loops = subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
-    assert str(directory) not in loops
+    assert str(images) not in loops
 
 
 def test_build_again_is_the_same_image(store: ImageStore, image: BuiltImage) -> None:
     before = image.path.stat()
-    assert store.build("micro", IMAGE_ID, lambda _text: None) == image
+    assert store.build("micro", MICRO_ID, lambda _text: None) == image
     assert image.path.stat().st_ino == before.st_ino
 
 
-def test_build_after_a_kill_and_remove(store: ImageStore, directory: Path) -> None:
+def test_build_after_a_kill_and_remove(store: ImageStore, images: Path) -> None:
     other = "bbbbbbbb-2222-4333-8444-555555555555"
     before = in_store(store)
-    scratch = directory / "images" / "build" / other
+    scratch = images / "build" / other
     (scratch / "tree" / "bin").mkdir(parents=True)
-    (directory / "images" / "store" / f"{other}.qcow2.part").write_bytes(b"half")
+    (images / "store" / f"{other}.qcow2.part").write_bytes(b"half")
     assert {owner for _kind, owner in in_store(store) - before} == {other}
     built = store.build("micro", other, lambda _text: None)
     assert inspect(built.path, built.format).size_bytes == built.size_bytes

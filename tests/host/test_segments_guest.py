@@ -25,22 +25,15 @@ _MUCH = 400_000
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> tuple[ImageStore, BuiltImage]:
-    store = ImageStore(tmp_path / "images")
-    return store, store.build("micro", "aaaaaaaa-2222-4333-8444-555555555556", lambda _text: None)
-
-
-@pytest.fixture
 def hosts(tmp_path: Path, session_directory: Path) -> Iterator[list[Host]]:
     with underlay_at(tmp_path, sessions.new_site(session_directory)) as underlay:
         yield [underlay.join(vswitch=True) for _ in range(2)]
 
 
 def test_a_guest_and_another_host_of_its_network(
-    hosts: list[Host], image: tuple[ImageStore, BuiltImage], tmp_path: Path
+    hosts: list[Host], image_store: ImageStore, micro: BuiltImage, tmp_path: Path
 ) -> None:
     near, far = hosts
-    store, built = image
     lab_net = near.lab.net(realize=False, kind=GRE.kind, segment_id=77, mtu=GRE.mtu)
     network = lab_net.network.model_copy(update={"driver": GRE.driver})
     lab_net.network = network
@@ -68,7 +61,7 @@ def test_a_guest_and_another_host_of_its_network(
         host.realize(twin_net, hosts)
     stranger, control = near.guest(twin_net, 11), far.guest(twin_net, 13)
     with far.run(
-        lambda: Guest(store, built, tmp_path / "vm", drive, disk_gib=1, tap=(tap, mac))
+        lambda: Guest(image_store, micro, tmp_path / "vm", drive, disk_gib=1, tap=(tap, mac))
     ) as guest:
         guest.wait_until_ready()
         # From the server of its own host.
@@ -81,7 +74,7 @@ def test_a_guest_and_another_host_of_its_network(
         ssh = ["ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-F", "none"]
         ssh += ["-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
         ssh += ["-o", "ConnectTimeout=60", "-o", "LogLevel=ERROR"]
-        ssh += [f"{built.login_user}@{address}"]
+        ssh += [f"{micro.login_user}@{address}"]
         read = asker.run(
             *ssh, f"head -c {_MUCH} /dev/zero | tr '\\0' x; cat /sys/class/net/eth0/mtu"
         )

@@ -45,7 +45,7 @@ GRE = Transport(NetworkType.GRE, NetworkDriver.LINUXBRIDGE, "key=0x{:x},", 1458)
 VLAN = Transport(NetworkType.VLAN, NetworkDriver.LINUXBRIDGE, "vlan {},", 1500)
 TUNNELS = [VXLAN, GRE, OVS_VXLAN, OVS_GRE]
 ALL = [*TUNNELS, VLAN, OVS_VLAN]
-BULK = 3_000_000
+BULK = 1_000_000
 
 
 @pytest.fixture

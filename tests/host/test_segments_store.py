@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +15,13 @@ from types import SimpleNamespace
 import pytest
 
 from blocks import marks
+from blocks.hypervisor.guest import InterfaceSpec
 from blocks.resources import Instance, Network, Port, PortKind
 from blocks.settings import Settings
 from blocks.state import StateStore
 from blocks.world import World
+from tasks.interface_change import attach_interface, detach_interface
+from tasks.network_restore import lost_here, repair, repair_each
 from tasks.port_bindings import RULES_STEP, binding_of
 from tasks.segments import differences_here, follow_hosts, follow_rules, realize_here
 from tasks.steps_31_38_network import (
@@ -57,7 +63,8 @@ class Member:
 
     def guest(self, name: str, address: str, group: str | None = None) -> Guest:
         """A VM here, as far as the network knows of one; without a group, open to all."""
-        instance: Instance = self.filled.add_vm(name, address=address)
+        request = {"name": name, "image": "micro", "networks": ["lab"]}
+        instance: Instance = self.filled.add_vm(name, address=address, request=request)
         [port] = self.store.ports.of_device(instance.id)
         self.store.ports.bind(port.id, self.store.host, [group] if group else [])
         binding = binding_of(self.store, self.store.ports.get(port.id), name)
@@ -71,6 +78,17 @@ class Member:
         self.host.run(lambda: fabric.protect(binding))
         self.store.journal.intend(instance.id, 1, RULES_STEP, self.store.host)
         return guest
+
+    def mend(self) -> list[str]:
+        """What a reconcile here finds of networks that others anchor, and repairs."""
+
+        def mend() -> list[str]:
+            found = lost_here(self.world)
+            for network, _build, _why in found:
+                repair_each(network, self.world, repair)
+            return [text for _network, _build, why in found for text in why]
+
+        return self.host.run(mend)
 
     @property
     def dhcp_port(self) -> Port:
@@ -106,7 +124,11 @@ def _two(tmp_path: Path, session_directory: Path) -> Iterator[list[Member]]:
             world = World(settings, store, use_blocks=False)
             # A libvirt is not what this is about.
             libvirt = SimpleNamespace(
-                totals=lambda: (1, 1024), load=lambda: 0.0, features=lambda: {}
+                totals=lambda: (1, 1024),
+                load=lambda: 0.0,
+                features=lambda: {},
+                qemu_identity=lambda: (None, None),
+                state=lambda _instance: "running",
             )
             world.__dict__.update(fabric=host.lab.fabric, hypervisor=libvirt)
             members.append(Member(host, world, filled))
@@ -192,7 +214,7 @@ def test_a_host_that_the_last_port_left_keeps_nothing(two: list[Member]) -> None
 
     far.delete(guests[0])
     # As long as the other one is there, so is what it needs.
-    assert far.world.fabric.dhcp_runs(far.network)
+    assert far.host.run(lambda: far.world.fabric.dhcp_runs(far.network))
     assert guests[1].pings(far.dhcp_port.addresses[0].address)
     assert here.pings(guests[1].address, 3)
     assert near.follow() == []
@@ -208,7 +230,7 @@ def test_a_host_that_the_last_port_left_keeps_nothing(two: list[Member]) -> None
     far.leave(guests[1].binding.port)
     near.delete(here)
     assert near.differences() == []
-    assert near.world.fabric.dhcp_runs(near.network)
+    assert near.host.run(lambda: near.world.fabric.dhcp_runs(near.network))
 
 
 def test_rules_follow_the_members_on_other_hosts(two: list[Member]) -> None:
@@ -231,6 +253,48 @@ def test_rules_follow_the_members_on_other_hosts(two: list[Member]) -> None:
     far.store.ports.bind(there.binding.port.id, far.store.host, ())
     assert near.host.run(lambda: follow_rules(near.world)) != []
     assert not there.pings(here.address)
+
+
+def test_a_guests_port_is_repaired_on_a_host_that_does_not_anchor_its_network(
+    two: list[Member],
+) -> None:
+    near, far = two
+    group = near.store.groups.ensure_default(near.filled.tenant)
+    here, there = near.guest("first", "10.0.0.7", group), far.guest("second", "10.0.0.8", group)
+    for guest in (here, there):
+        guest.configure()
+        # The rest of what its build leaves.
+        build = near.store.builds.get(guest.binding.port.device_id or "")
+        near.store.builds.note(build.id, seed="00")
+        near.store.builds.update(build.id, state="complete")
+    near.follow()
+    near.host.run(lambda: follow_rules(near.world))
+    assert far.mend() != []
+    assert far.mend() == []
+    assert there.pings(here.address, 3)
+
+    tap, port = there.binding.port.tap, there.binding.port
+    ip("-n", far.host.namespace, "link", "set", str(tap), "mtu", "1300")
+    files = far.host.directory / "networks" / far.network.id
+    os.kill(int((files / "dhcp" / "dnsmasq.pid").read_text().split()[0]), signal.SIGKILL)
+    (files / "dhcp" / "hosts" / port.id).unlink()
+    far.host.says("nft", "flush", "ruleset")
+    # Whoever works on the VM right now is not disturbed.
+    token = far.store.leases.acquire(port.device_id or "", "delete")
+    far.mend()
+    assert far.host.says("nft", "list", "ruleset") == ""
+    far.store.leases.release(port.device_id or "", token)
+    told = "; ".join(far.mend())
+    for word in ("dnsmasq does not run", "1300", "rules of all ports", port.addresses[0].address):
+        assert str(word) in told, told
+    assert far.mend() == []
+    there.run("ip", "address", "flush", "dev", "eth0")
+    assert take_lease(far.host.lab, there)["ip"] == "10.0.0.8"
+    there.configure()
+    assert there.pings(here.address, 3)
+    # The anchor's own are its network's matter, whatever is broken.
+    near.host.says("nft", "flush", "ruleset")
+    assert near.mend() == []
 
 
 def test_each_host_answers_its_own_guests(two: list[Member]) -> None:
@@ -257,3 +321,37 @@ def test_each_host_answers_its_own_guests(two: list[Member]) -> None:
     assert not any(bytes.fromhex(there.mac.replace(":", "")) in frame for frame in heard)
     wire.close()
     server.close()
+
+
+def test_an_interface_in_a_network_that_its_host_had_nothing_of(two: list[Member]) -> None:
+    """Hot-plug on a host that is new to the network: it gets all that a guest there needs."""
+    _near, far = two
+    before, store = links(far.host), far.store
+    form = {"name": "second", "image": "micro", "networks": ["lab"], "flavor": "tiny"}
+    instance = far.filled.add_vm("second", address=None, request=form)
+    store.instances.update(instance.id, host=store.host)
+    store.builds.note(instance.id, seed="00")
+    build, [port] = store.builds.get(instance.id), store.ports.of_device(instance.id)
+    guest = far.host.cable(binding_of(store, port, build.name))
+    plugged: list[InterfaceSpec] = []
+    vars(far.world.hypervisor).update(
+        attach_interface=lambda _id, spec: plugged.append(spec),
+        detach_interface=lambda _id, spec: plugged.remove(spec),
+        qemu_identity=lambda: (0, 0),
+        guest_spec=lambda *_: far.filled.image,  # something that can be kept with the build
+        compose=lambda _spec: "",
+    )
+
+    groups = [store.groups.ensure_default(far.filled.tenant)]
+    attach = partial(attach_interface, far.world, build, far.network, port.id, groups)
+    port = far.host.run(attach)
+    assert [spec.tap for spec in plugged] == [guest.binding.port.tap]
+    lease = take_lease(far.host.lab, guest)
+    assert lease["ip"] == str(port.addresses[0].address)
+    assert far.host.run(lambda: far.world.fabric.lease(port)) is not None
+    assert far.differences() == []
+
+    far.host.run(lambda: detach_interface(far.world, build, port.id))
+    assert plugged == []
+    assert links(far.host) == before
+    assert far.host.run(far.world.fabric.inventory) == []

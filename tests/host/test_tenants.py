@@ -23,7 +23,7 @@ from tests import sessions
 from tests.host.tenancy import Tenancy
 from tests.prefect_api import api
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 #: Beside `{vm}` and the like, which stand for a thing of another tenant, by name or by id.
 _CREATE = {"name": "mine", "image": "{image}", "networks": ["{network}"], "key": "{key}"}

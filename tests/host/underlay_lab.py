@@ -18,7 +18,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
 
-from blocks.fabric import NetworkFabric, kernel, run_in
+from blocks.fabric import NetworkFabric, run_in
 from blocks.resources import FirewallRule, NetworkDriver, NetworkType, PortBinding
 from deployments import ovs_daemons
 from tests.host.fabric_lab import (
@@ -172,8 +172,6 @@ class Underlay:
         ip("-n", self.switch, "link", "add", f"port{number}", "master", "switch", "up", *cable)
         ip("-n", namespace, "link", "set", UPLINK, "up")
         if vswitch:
-            # The userspace datapath's own ports are such; to ask loads the module.
-            assert kernel.knows_link_kind("tun")
             host.run(lambda: ovs_daemons.start(ovs))
             host.vsctl(
                 *("add-br", OPERATORS, "--", "set", "Bridge", OPERATORS, "datapath_type=netdev"),

@@ -102,8 +102,9 @@ class Pages:
         return set(self.page.locator(".p-tag").all_inner_texts())
 
     def task_runs(self, count: int, *, running: int = 0) -> list[tuple[str, str]]:
-        """The run's task runs with their states, the oldest first.
+        """The run's task runs with their states; up to 50, the oldest first.
 
+        More are not in the page at once, and come in the order in which they were scrolled to.
         They reach the API as events, a while after the fact.
 
         Args:
@@ -114,6 +115,7 @@ class Pages:
         found: dict[str, tuple[str, str]] = {}
 
         def shown() -> bool:
+            before = list(found.items())
             found.clear()
             # Only those near the window are in the page.
             for key in ("Home", "PageDown", "End"):
@@ -121,7 +123,9 @@ class Pages:
                 for link, label, state in self.page.evaluate(_LISTED):
                     found[link] = (label, state)
             at_work = [state for _label, state in found.values() if state in _AT_WORK]
-            return len(found) >= count and len(at_work) == running
+            # Whatever came in between two looks is not where it belongs.
+            same = list(found.items()) == before
+            return same and len(found) >= count and len(at_work) == running
 
         eventually(shown, f"list of {count} task runs")
         self.page.keyboard.press("Home")
@@ -144,6 +148,12 @@ class Pages:
         rows = self.page.locator("table").last.locator("tbody tr")
         expect(rows.first).to_be_visible()
         return [row.locator("td").all_inner_texts() for row in rows.all()]
+
+    def picture_of(self, what: Locator, file: Path) -> None:
+        """Write a part of the page, however long."""
+        self.page.set_viewport_size({"width": _WIDTH, "height": 2 * _HEIGHT})
+        what.screenshot(path=file)
+        self.page.set_viewport_size({"width": _WIDTH, "height": _HEIGHT})
 
     def picture(self, file: Path, height: int = _HEIGHT) -> None:
         """Write what is on the page, without the menu."""

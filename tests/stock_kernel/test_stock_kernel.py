@@ -1,7 +1,8 @@
 """The data plane under a stock distribution's kernel, by the same tests as under this one.
 
 There the firewall is one table of family bridge (nf_conntrack_bridge), link kinds are
-modules that nobody has loaded yet, and GRE and VLANs are the kernel's own.
+modules that nobody has loaded yet, and GRE, VLANs and Open vSwitch's datapath are the
+kernel's own.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 PROJECT = Path(__file__).parents[2]
 _PROBE = (
     "from blocks.fabric import kernel; "
+    "from blocks.fabric.segments.vswitch import kernel_has_datapath; "
     "assert kernel.tracks_connections_in_bridges(); "
     "assert kernel.knows_link_kind('vxlan') and kernel.knows_link_kind('gretap'); "
-    "assert not kernel.knows_link_kind('nosuchkind')"
+    "assert not kernel.knows_link_kind('nosuchkind'); "
+    "assert kernel_has_datapath()"
 )
 _PYTEST = [
     *(sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "--color=no"),
@@ -52,3 +55,9 @@ def test_hosts_are_joined_by_the_kernels_own_gre_and_vlans(tree: Path, tmp_path:
     said = machine.run(tree, tmp_path, words, PROJECT, 880)
     assert "7 passed" in said
     assert "skipped" not in said
+
+
+def test_open_vswitch_switches_in_the_kernel(tree: Path, tmp_path: Path) -> None:
+    files = [f"tests/host/test_segments_{name}.py" for name in ("openvswitch", "hosts")]
+    words = [*_PYTEST, *files, "-k", "made_as or driver_is or (talk and gre-openvswitch)"]
+    assert "3 passed" in machine.run(tree, tmp_path, words, PROJECT, 880)

@@ -98,6 +98,26 @@ def test_undoing_is_told_without_control_characters(
         assert f"↶ {number:02d} · Do {number}  undone" in err
 
 
+def test_a_failure_that_is_first_seen_when_it_is_being_undone_is_told_once(
+    filled: Filled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build, view, journal = filled.add_build("hello"), Lines(), filled.store.journal
+    error = {"error": "HostFault", "message": "no luck", "hint": "", "details": []}
+
+    def look() -> None:
+        view.show(build, journal.entries(build.id, 1), STEPS)
+
+    journal.intend(build.id, 1, 4, "here")
+    look()
+    journal.close(build.id, 1, 4, StepState.FAILED, error=error)
+    journal.intend_undo(build.id, 1, 4, "here")
+    look()
+    journal.close(build.id, 1, 4, StepState.UNDONE)
+    look()
+    told = ["✘ 04 · Do 4  failed: no luck", "↶ 04 · Do 4  undone"]
+    assert capsys.readouterr().err.splitlines() == told
+
+
 def test_where_there_is_little_room_what_goes_on_comes_first(filled: Filled) -> None:
     build = filled.add_build("hello")
     journal = filled.store.journal

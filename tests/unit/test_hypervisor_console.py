@@ -126,6 +126,16 @@ def test_twenty_lines_at_most(tmp_path: Path) -> None:
     assert tail(tmp_path / "none") == [] and milestones(tmp_path / "none") == []
 
 
+def test_the_line_that_fails_is_told_however_much_follows(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    trace = "".join(f" ? function_{number}\n" for number in range(60))
+    log.write_text("".join(f"line {number}\n" for number in range(60)) + "panic!\n" + trace)
+    with pytest.raises(GuestFault, match="the guest says: panic!") as caught:
+        watch(log)
+    assert len(caught.value.details) == 20
+    assert caught.value.details[8:11] == ("line 59", "panic!", "? function_0")
+
+
 @pytest.mark.parametrize(
     ("line", "stage"),
     [

@@ -44,6 +44,11 @@ HERE = "here"
 class Fabric:
     """Stands for the host: whoever touches it has not refused."""
 
+    def protect_each(self, read: Callable[[], object]) -> None:
+        """What is refused when the rules are read has changed none of them."""
+        read()
+        raise AssertionError("rules were about to be changed")
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         raise AssertionError(f"{name} was called: something was about to be changed")
 
@@ -242,10 +247,16 @@ NETWORKS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"cidr": "224.0.0.0/24"}, "not for hosts"),
     ({"cidr": "169.254.0.0/16"}, "not for hosts"),
     ({"cidr": "nonsense"}, "not an IPv4 network"),
+    ({"cidr": ["10.9.0.0/24", "10.10.0.0/24"]}, "cidr: a network has one subnet"),
+    ({"cidr": "10.9.0.0/24,10.10.0.0/24"}, "one subnet; give the other a network of its own"),
+    ({"subnets": [{"cidr": "10.10.0.0/24"}]}, "subnets"),
     ({"name": "../../etc"}, "letters, digits"),
     ({"name": "lab"}, "is there already"),
     ({"gateway": "10.8.0.1"}, "not an address for a host of 10.9.0.0/24"),
     ({"gateway": "10.9.0.255"}, "not an address for a host"),
+    ({"gateway": "none"}, "gateway: every subnet has a gateway"),
+    ({"gateway": False}, "every subnet has a gateway address; without a router"),
+    ({"dns": [1]}, "dns.0: is a number"),
     ({"pool": "10.9.0.90-10.9.0.80"}, "reversed"),
     ({"pool": "10.9.0.90-10.10.0.80"}, "10.10.0.80 is not an address for a host"),
     ({"pool": "10.9.0.10"}, "not FIRST-LAST"),

@@ -123,10 +123,10 @@ def test_first_run_makes_all_and_the_second_nothing(world: World, fifty: FiftyCo
     assert world.changes() == [
         "init",
         "image build micro",
-        "network create public --cidr 172.24.4.0/24 --type flat --external --outside closed",
+        "network create external --cidr 172.24.4.0/24 --type flat --external --outside closed",
         "network create lab --cidr 192.168.50.0/24",
         "router create lab-router",
-        "router set-gateway lab-router public",
+        "router set-gateway lab-router external",
         "router add-interface lab-router lab",
         *CREATE,
         *LOGIN,
@@ -168,7 +168,7 @@ def test_uplink(world: World, fifty: FiftyCommand) -> None:
     quickstart.set_up(world.home, fifty, uplink=True)
     assert any(call.endswith("--outside uplink") for call in world.changes())
     quickstart.set_up(world.home, fifty, uplink=True)
-    world.change(network={"public": {"outside": "closed"}})
+    world.change(network={"external": {"outside": "closed"}})
     with pytest.raises(Conflict, match="does not lead to this host's uplink") as raised:
         quickstart.set_up(world.home, fifty, uplink=True)
     assert "--down" in raised.value.hint

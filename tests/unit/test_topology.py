@@ -105,7 +105,7 @@ def test_the_seeds_network_as_mermaid(filled: Filled) -> None:
     assert drawn.startswith("flowchart TB\n")
     lines = [line.strip() for line in drawn.splitlines() if "classDef" not in line]
     assert lines[1:] == [
-        'n0o(("outside<br/>closed")):::outside',
+        'n0o(["outside<br/>closed"]):::outside',
         "n0o --- n0",
         'n0[["ext<br/>172.24.1.0/24<br/>flat<br/>floating IP 172.24.1.102 is free"]]:::outside',
         f'n1[["lab<br/>10.0.0.0/24<br/>vxlan {segment}"]]:::network',

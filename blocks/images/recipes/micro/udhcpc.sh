@@ -5,10 +5,10 @@
 metric=10${interface#eth}
 case $1 in
 deconfig)
-    ip addr flush dev "$interface"
+    ip -4 addr flush dev "$interface"
     ;;
 bound | renew)
-    ip addr flush dev "$interface"
+    ip -4 addr flush dev "$interface"
     [ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
     ip addr add "$ip/${mask:-24}" brd + dev "$interface"
     if [ -n "$staticroutes" ]; then
