@@ -12,7 +12,7 @@ from tasks.vm_build import VmBuild
 
 
 def note_devices(world: World, build: Build) -> None:
-    """Keep with a VM's build what its ports and volumes are, and its quota what it holds."""
+    """Keep with a VM's build what its ports and volumes are; quota and host know what it holds."""
     store, subject = world.store, VmBuild(world, build)
     instance = subject.instance
     ports, volumes = store.ports.of_device(build.id), store.volumes.of(build.id)
@@ -23,6 +23,7 @@ def note_devices(world: World, build: Build) -> None:
     }
     for resource, amount in amounts.items():
         store.quota.resize(instance.tenant_id, build.id, resource, amount)
+    store.hosts.resize(build.id, instance.flavor.disk_gib + amounts["gigabytes"])
     bindings = [binding_of(store, port, build.name) for port in ports]
     spec = world.hypervisor.guest_spec(instance, bindings, volumes, subject.directory)
     if subject.image.encrypted:

@@ -98,13 +98,15 @@ def detach_volume(world: World, build: Build, volume_id: str, *, delete: bool) -
 
 
 def _record(world: World, build: Build, volume_id: str, size_gib: int) -> Volume:
-    """Record the volume whole: quota, place, file, and that it is to be plugged in."""
+    """Record the volume whole: quota, host's disk, file, and that it is to be plugged in."""
     store = world.store
     instance = store.instances.get(build.id)
     others = [volume for volume in store.volumes.of(build.id) if volume.id != volume_id]
     store.quota.resize(instance.tenant_id, build.id, "volumes", len(others) + 1)
     gigabytes = sum(volume.size_gib for volume in others) + size_gib
     store.quota.resize(instance.tenant_id, build.id, "gigabytes", gigabytes)
+    # As steps 13 and 17 count it.
+    store.hosts.resize(build.id, instance.flavor.disk_gib + gigabytes)
     volume = store.volumes.add(instance, volume_id, size_gib)
     if volume.path is None:
         store.volumes.set_path(volume_id, str(world.pool.path_of(volume)))

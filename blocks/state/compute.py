@@ -132,6 +132,30 @@ class Hosts:
             session.add(ClaimRow(instance_id=instance_id, host=name, **wanted))
             return True
 
+    def resize(self, instance_id: str, disk_gib: int) -> bool:
+        """Let an instance claim so much of its host's disk, more or less than before.
+
+        Returns:
+            False where it claimed just that, or claims nothing: then it is on no host.
+
+        Raises:
+            HostFault: It would claim more than before, and the host has not enough left.
+        """
+        with self._database.write() as session:
+            claim = session.get(ClaimRow, instance_id)
+            if claim is None or claim.disk_gib == disk_gib:
+                return False
+            more = disk_gib - claim.disk_gib
+            row = session.get_one(HostRow, claim.host)
+            free = free_resources(self._model(session, row))["disk_gib"]
+            if more > max(free, 0):
+                raise HostFault(
+                    f"{claim.host} has not enough left",
+                    details=[f"disk_gib: {more} asked for, {free} free"],
+                )
+            claim.disk_gib = disk_gib
+            return True
+
     def release(self, instance_id: str) -> bool:
         """Give a claim back; True where there was one."""
         with self._database.write() as session:

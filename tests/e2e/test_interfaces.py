@@ -184,10 +184,10 @@ def test_a_change_that_was_stopped_is_done_by_the_same_again(
 
 def test_a_volume_plugged_in_and_out_again(cloud: Cloud) -> None:
     """A new one is in the guest; unplugged it stays the VM's, through a stop and a start."""
-    before = cloud.inventory()
+    before, disk = cloud.inventory(), claimed_disk(cloud)
     told = cloud.json("vm", "attach-volume", "few", "--size", "1")
     [volume] = told["volumes"]
-    assert volume["device"] == "vdb"
+    assert (volume["device"], claimed_disk(cloud)) == ("vdb", disk + 1)
     serial = "/sys/block/vdb/serial"
     eventually(lambda: "vdb" in cloud.ssh("few", "ls /sys/block"), "vdb in the guest")
     assert cloud.ssh("few", f"cat {serial}").strip() == volume["id"][:20]
@@ -196,6 +196,7 @@ def test_a_volume_plugged_in_and_out_again(cloud: Cloud) -> None:
 
     [detached] = cloud.json("vm", "detach-volume", "few", "vdb")["volumes"]
     assert (detached["id"], detached["device"]) == (volume["id"], "")
+    assert claimed_disk(cloud) == disk + 1
     assert "vdb" not in cloud.ssh("few", "ls /sys/block")
     world, build = cloud.world, cloud.build("few")
     world.hypervisor.destroy(build.id)
@@ -213,8 +214,23 @@ def test_a_volume_plugged_in_and_out_again(cloud: Cloud) -> None:
         cloud.fifty("vm", *words, code=1)
     cloud.fifty("vm", "detach-volume", "few", volume["id"], "--delete")
     assert not Path(volume["path"]).exists()
+    assert claimed_disk(cloud) == disk
+    # A host whose disk is given out takes none.
+    [host] = cloud.world.store.hosts.list()
+    cloud.world.store.hosts.report(host.model_copy(update={"disk_gib": 1}))
+    told = cloud.json("vm", "attach-volume", "few", "--size", "1", code=1)
+    cloud.world.store.hosts.report(host)
+    assert "has not enough left" in told["message"]
+    assert claimed_disk(cloud) == disk
     assert differences(before, cloud.inventory()) == []
     assert cloud.json("audit")["clean"]
+
+
+def claimed_disk(cloud: Cloud) -> int:
+    """What `few` claims of its host's disk, in GiB."""
+    claim = cloud.world.store.hosts.claim_of(cloud.build("few").id)
+    assert claim is not None
+    return int(claim["disk_gib"])
 
 
 def test_a_volume_that_was_stopped_halfway_is_done_by_the_same_again(

@@ -199,6 +199,22 @@ def test_a_claim_that_does_not_fit_says_what_is_lacking(store: StateStore) -> No
     assert fault.value.details == ("ram_mib: 1001 asked for, 1000 free",)
 
 
+def test_a_claim_grows_and_shrinks_with_its_volumes(store: StateStore) -> None:
+    """To the host's last GiB; what is more is refused, and the claim is as it was."""
+    [host] = store.hosts.list()
+    all_of_it = int(host.disk_gib * host.disk_ratio)
+    store.hosts.claim("other", "h", {"vcpus": 1, "ram_mib": 10, "disk_gib": 2})
+    store.hosts.claim("i", "h", {"vcpus": 1, "ram_mib": 10, "disk_gib": 1})
+    assert [store.hosts.resize("i", size) for size in (3, 3, all_of_it - 2)] == [True, False, True]
+    with pytest.raises(HostFault) as fault:
+        store.hosts.resize("i", all_of_it)
+    assert fault.value.details == ("disk_gib: 2 asked for, 0 free",)
+    assert store.hosts.list()[0].claimed_disk_gib == all_of_it
+    assert store.hosts.resize("i", 1)
+    assert store.hosts.list()[0].claimed_disk_gib == 3
+    assert not store.hosts.resize("nobody", 1)
+
+
 def test_a_lease_is_held_by_one_and_free_when_its_holder_is_dead(store: StateStore) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", ASKER, str(store.database.path), "lease", "x"],
