@@ -53,18 +53,12 @@ def certify(
     if not json:
         output.note(f"Booting {output.plain(name)} and testing it; this takes a minute or so.")
     run_flow("certify_image", request).require_success()
-    held = open_scope(credentials).image(name).certificate or {}
+    image = open_scope(credentials).image(name)
+    held = image.certificate or {}
     if json:
         output.document(held)
     else:
-        output.table(
-            ("VERDICT", "TEST", "EVIDENCE", "WHAT TO DO"),
-            (
-                (one["verdict"], one["title"], "; ".join(one["evidence"]), one["hint"])
-                for one in held["tests"]
-            ),
-            "There is no test.",
-        )
+        output.facts(image_views.certificate(held, image.sha256))
     return 0 if held["passed"] else NOT_PASSED
 
 

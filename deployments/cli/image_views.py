@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 _LONG = ("report", "certificate")
@@ -17,7 +18,7 @@ def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     report = image.get("report") or {}
     yield from _cloud_init(report.get("cloud_init"))
     yield from _check(report.get("check"))
-    yield from _certificate(image.get("certificate"), image.get("sha256"))
+    yield from certificate(image.get("certificate"), image.get("sha256"))
 
 
 def _cloud_init(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
@@ -41,8 +42,7 @@ def _check(report: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
     """The last static check: how many points, and each that is not as it should be."""
     if not report or not report["findings"]:
         return
-    verdicts = Counter(one["verdict"] for one in report["findings"])
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    counts = _counts(one["verdict"] for one in report["findings"])
     yield "checked", f"{counts} ({report['checked_at']}, by {report['method']})"
     for one in report["findings"]:
         if one["verdict"] != "pass":
@@ -50,13 +50,25 @@ def _check(report: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
             yield f"check {one['verdict']}", f"{one['title']}: {evidence}"
 
 
-def _certificate(held: Mapping[str, Any] | None, sha256: object) -> Iterator[tuple[str, object]]:
-    """The certificate: what it says in a word, what it was tested with, and each test."""
+def certificate(held: Mapping[str, Any] | None, sha256: object) -> Iterator[tuple[str, object]]:
+    """A certificate: what it says in a word, what it was tested with, and each test.
+
+    Args:
+        held: The certificate's document; None where there is none.
+        sha256: The image's; a certificate may be of another file.
+    """
     if not held:
         return
     word = "passed" if held["passed"] else "not passed"
     other = "" if held["sha256"] == sha256 else ", of another file"
-    yield "certificate", f"{word}{other} ({held['certified_at']}, flavor {held['flavor']})"
+    counts = _counts(one["verdict"] for one in held["tests"])
+    at = datetime.fromisoformat(held["certified_at"]).isoformat(" ", "seconds")
+    yield "certificate", f"{word}{other}: {counts} ({at}, flavor {held['flavor']})"
     yield "tested with", ", ".join(f"{name} {one}" for name, one in held["versions"].items())
     for one in held["tests"]:
         yield f"test {one['verdict']}", f"{one['title']}: {'; '.join(one['evidence'])}"
+        yield "  what to do", one["hint"]
+
+
+def _counts(verdicts: Iterable[str]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in Counter(verdicts).items())

@@ -47,20 +47,27 @@ def test_of_a_check_what_did_not_pass_is_told_a_line_each() -> None:
 
 
 def test_of_a_certificate_each_test_is_told_a_line_each() -> None:
-    test = {"title": "the time zone is right", "verdict": "pass", "evidence": ["date", "UTC"]}
+    """And under what did not pass, what to do about it."""
+    zone = {"title": "the time zone is right", "evidence": ["date", "UTC"]}
     held = {
         "sha256": "a",
-        "certified_at": "2026-11-23",
-        "passed": True,
+        "certified_at": "2026-11-23T03:14:15.926535Z",
+        "passed": False,
         "flavor": "tiny",
         "versions": {"qemu": "7.2", "kernel": "6.1"},
-        "tests": [test, {**test, "verdict": "not run", "evidence": ["nobody can log in"]}],
+        "tests": [
+            {**zone, "verdict": "pass", "hint": ""},
+            {**zone, "verdict": "fail", "hint": "set it"},
+            {**zone, "verdict": "pass", "hint": ""},
+        ],
     }
-    assert list(facts({"sha256": "a", "certificate": held}))[1:] == [
-        ("certificate", "passed (2026-11-23, flavor tiny)"),
+    assert [pair for pair in facts({"sha256": "a", "certificate": held}) if pair[1]][1:] == [
+        ("certificate", "not passed: 2 pass, 1 fail (2026-11-23 03:14:15+00:00, flavor tiny)"),
         ("tested with", "qemu 7.2, kernel 6.1"),
         ("test pass", "the time zone is right: date; UTC"),
-        ("test not run", "the time zone is right: nobody can log in"),
+        ("test fail", "the time zone is right: date; UTC"),
+        ("  what to do", "set it"),
+        ("test pass", "the time zone is right: date; UTC"),
     ]
-    [_sum, (_name, told), *_rest] = facts({"sha256": "b", "certificate": {**held, "passed": False}})
-    assert told == "not passed, of another file (2026-11-23, flavor tiny)"
+    [_sum, (_name, told), *_rest] = facts({"sha256": "b", "certificate": {**held, "passed": True}})
+    assert str(told).startswith("passed, of another file: 2 pass, 1 fail (")
