@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
-from blocks.hypervisor.secrets import secret_id
 from blocks.state import Build
 from blocks.world import World
 from tasks.port_bindings import binding_of
@@ -25,9 +22,8 @@ def note_devices(world: World, build: Build) -> None:
         store.quota.resize(instance.tenant_id, build.id, resource, amount)
     store.hosts.resize(build.id, instance.flavor.disk_gib + amounts["gigabytes"])
     bindings = [binding_of(store, port, build.name) for port in ports]
-    spec = world.hypervisor.guest_spec(instance, bindings, volumes, subject.directory)
-    if subject.image.encrypted:
-        spec = spec.with_encrypted_root(UUID(secret_id(instance.id)))
+    place, image = subject.directory, subject.image
+    spec = world.hypervisor.guest_spec(instance, bindings, volumes, place, image)
     spec = spec.with_root_layer(subject.top_layer)
     store.builds.note(
         build.id,

@@ -23,6 +23,7 @@ from blocks.hypervisor.installer import (
     wait_until_through,
 )
 from blocks.hypervisor.instance_dirs import CONSOLE_LOG, DISK
+from blocks.hypervisor.wishes import of_installed
 from blocks.images import qemu_img
 from blocks.images.capture import CapturedImage, capture
 from blocks.images.files import replacing
@@ -43,6 +44,10 @@ _INSTALLER, _ANSWERS, _DRIVERS = "installer.iso", "answers.iso", "drivers.iso"
 _COPY_TIMEOUT_S = 3600.0
 #: Where an ISO 9660 volume says what it is.
 _MAGIC_AT, _MAGIC = 0x8001, b"CD001"
+#: Whom cloud-init (cloudbase-init, which `blocks.windows` configures so) gives the key.
+_LOGIN_USER = {"linux": "root", "windows": "Administrator"}
+#: What sysprep has sealed goes through Windows' setup once more, with reboots.
+_BOOT_TIMEOUT_S = {"linux": 300, "windows": 1800}
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -188,9 +193,13 @@ def capture_disk(build: Build, world: World, store: StateStore) -> dict[str, Any
 
 @step(36, "Record the installed image", undo=forget_image)
 def record_install(build: Build, caller: Caller, store: StateStore) -> str:
-    """Record the image in the catalogue, with checksum and sizes: it is active now."""
+    """Record the image in the catalogue, with checksum and sizes: it is active now.
+
+    And by Glance's properties the machine that it was installed on: its VMs need such a one.
+    """
     request = InstallRequest.model_validate(build.request)
     made = CapturedImage.model_validate(build.plan["captured"])
+    wishes = of_installed(request.system, request.machine_firmware, virtio=request.virtio)
     store.images.put(
         Image(
             **made.model_dump(mode="json"),
@@ -199,7 +208,9 @@ def record_install(build: Build, caller: Caller, store: StateStore) -> str:
             name=request.name,
             min_disk_gib=request.disk_gib,
             os=request.system,
-            login_user=request.login_user,
+            login_user=request.login_user or _LOGIN_USER[request.system],
+            boot_timeout_s=_BOOT_TIMEOUT_S[request.system],
+            properties=wishes.properties,
             injectable=False,
             source=f"installed from {Path(request.medium).name}",
             built_at=now(),

@@ -63,7 +63,9 @@ def attach_interface(
         port = _record(world, build, network, port_id, groups, wanted)
         binding = binding_of(world.store, port, build.name)
         _realize(world, build, binding)
-        world.hypervisor.attach_interface(build.id, interface_spec(binding))
+        world.hypervisor.attach_interface(
+            build.id, interface_spec(binding, VmBuild(world, build).image)
+        )
     except FiftyError:
         if not known:
             detach_interface(world, build, port_id)
@@ -94,7 +96,8 @@ def detach_interface(world: World, build: Build, port_id: str) -> None:
                 hint=f"`fifty floating-ip detach {floating.address}` first",
             )
     if port.mac is not None:
-        interface = interface_spec(binding_of(store, port, build.name))
+        image = VmBuild(world, build).image
+        interface = interface_spec(binding_of(store, port, build.name), image)
         world.hypervisor.detach_interface(build.id, interface)
     fabric.unprotect(port)
     fabric.unplug(port)

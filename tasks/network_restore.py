@@ -184,7 +184,7 @@ def repair_port(binding: PortBinding, world: World) -> None:
     fabric.plug(binding, world.hypervisor.qemu_identity()[0])
     fabric.protect(binding)
     if not fabric.carrier(port):
-        interface = interface_spec(binding)
+        interface = interface_spec(binding, subject.image)
         world.hypervisor.detach_interface(instance_id, interface)
         world.hypervisor.attach_interface(instance_id, interface)
     wrong = port_differences(binding, fabric)

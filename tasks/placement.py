@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from blocks.errors import Unsupported
+from blocks.hypervisor.wishes import lacking, wishes_of
 from blocks.resources import Flavor, Host, Image
 from blocks.state import free_resources
 
@@ -87,11 +89,23 @@ def _enough(host: Host, what: str, wanted: int) -> str | None:
 
 
 def image_properties(host: Host, demand: Demand) -> str | None:
-    """ImagePropertiesFilter: the image's architecture."""
+    """ImagePropertiesFilter: the image's architecture, and what its properties ask for."""
     offered = host.features.get("architectures", ["x86_64"])
     if demand.image.architecture not in offered:
         return f"it runs {', '.join(offered)}, the image is {demand.image.architecture}"
-    return None
+    try:
+        wishes = wishes_of(demand.image)
+    except Unsupported as error:
+        return error.message
+    if "firmwares" not in host.features:
+        return None  # it has not reported since it was upgraded: step 24 tells
+    lacks = lacking(
+        wishes,
+        host.features["firmwares"],
+        host.features["disk_buses"],
+        tpm=host.features["tpm"],
+    )
+    return f"it lacks {', '.join(lacks)}" if lacks else None
 
 
 def affinity(host: Host, demand: Demand) -> str | None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from prefect import get_run_logger
 
 from blocks.hypervisor import InstanceDirectories, LibvirtHost
-from blocks.hypervisor.secrets import secret_id
 from blocks.images import ImageStore
-from blocks.resources import Image, Instance, PortBinding, VmRequest, Volume
+from blocks.resources import DiskMode, Image, Instance, PortBinding, VmRequest, Volume
 from blocks.state import Build, StateStore
 from blocks.volumes import VolumePool
 from tasks.image_passphrase import passphrase_of
@@ -37,14 +35,14 @@ def hand_over(
 ) -> dict[str, Any]:
     """Fix the guest's specification, checked against what this host's libvirt can do.
 
-    Accelerator, processor model, machine type, buses. Here Nova calls the driver's
-    `spawn` (`nova.virt.libvirt.driver.LibvirtDriver._get_guest_config`).
+    Accelerator, processor model, machine type; what the image's system and properties ask
+    for: firmware, buses, models. Here Nova calls the driver's `spawn`
+    (`nova.virt.libvirt.driver.LibvirtDriver._get_guest_config`).
     """
     for volume in volumes:
         store.volumes.set_path(volume.id, str(pool.path_of(volume)))
-    spec = hypervisor.guest_spec(instance, bindings, store.volumes.of(instance.id), directory)
-    if image.encrypted:
-        spec = spec.with_encrypted_root(UUID(secret_id(instance.id)))
+    plugged = store.volumes.of(instance.id)
+    spec = hypervisor.guest_spec(instance, bindings, plugged, directory, image)
     document = spec.model_dump(mode="json")
     store.builds.note(build.id, spec=document)
     return document
@@ -90,19 +88,27 @@ def remove_disk(disk: Path, images: ImageStore) -> None:
 def create_disk(
     image: Image, instance: Instance, base: Path, disk: Path, images: ImageStore
 ) -> str:
-    """Make the root disk: a qcow2 overlay, so that only what the guest writes takes space.
+    """Make the root disk as the flavor asks: an overlay on the base, or a full copy of it.
 
-    The seed's step 27. Here Nova runs `qemu-img create -b`
-    (`nova.virt.libvirt.imagebackend.Qcow2.create_image`).
+    Of a qcow2 overlay (chained) only what the guest writes takes space; a copy (flat) is
+    sparse, and needs the base no more. The seed's step 27. Here Nova runs `qemu-img create
+    -b` (`nova.virt.libvirt.imagebackend.Qcow2.create_image`), or copies (`Flat`).
     """
+    copied = None
+    if instance.flavor.disk_mode is DiskMode.FLAT:
+        logger = get_run_logger()
+
+        def copied(percent: float) -> None:
+            logger.info("%s: %.0f %% copied", image.name, percent)
+
     passphrase = passphrase_of(image)
     if passphrase is not None:
         # What the guest writes is encrypted as what it began with; and QEMU could not make
         # it larger later without the passphrase.
         size = instance.flavor.disk_gib * GIB
-        images.create_encrypted_disk(base, disk, passphrase, size)
+        images.create_encrypted_disk(base, disk, passphrase, size, copied)
     else:
-        images.create_disk(base, image.format, disk)
+        images.create_disk(base, image.format, disk, copied)
     return str(disk)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from blocks.errors import HostFault
 from blocks.fabric import NetworkFabric
 from blocks.hypervisor import GuestSpec, LibvirtHost
+from blocks.hypervisor.wishes import wishes_of
 from blocks.resources import Image, Instance, Port, TaskState
 from blocks.settings import settings
 from blocks.state import Build, StateStore
@@ -128,6 +129,13 @@ INIT_SIGNS = (
     re.compile(rb"Welcome to (?!GRUB).*!"),
     re.compile(rb" login: "),
 )
+#: Windows has no word for a serial console, unless EMS is on: the firmware's last ones, when it
+#: has found something to start, and those of EMS.
+WINDOWS_SIGNS = (
+    re.compile(rb"Booting from Hard Disk"),
+    re.compile(rb"BdsDxe: starting Boot"),
+    re.compile(rb"SAC>"),
+)
 FAILURE_SIGNS = (
     re.compile(rb"Kernel panic - not syncing[^\r\n]*"),
     re.compile(rb"No bootable device"),
@@ -147,9 +155,12 @@ def watch_boot(
 ) -> str:
     """Follow the serial console until the guest's init speaks; a panic is an error.
 
+    Of Windows, until the firmware has found its boot loader: steps 48 and 49 tell the rest.
+
     OpenStack keeps the log for `openstack console log show`, and looks at none of it.
     """
     limit = settings().boot_wait_s or image.boot_timeout_s
-    event = hypervisor.watch_console(instance.id, console_log, INIT_SIGNS, FAILURE_SIGNS, limit)
+    signs = WINDOWS_SIGNS if wishes_of(image).system == "windows" else INIT_SIGNS
+    event = hypervisor.watch_console(instance.id, console_log, signs, FAILURE_SIGNS, limit)
     set_clock(store, build, "booted_s")
     return str(event)

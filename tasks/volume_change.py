@@ -11,8 +11,9 @@ Both are called under the VM's lease.
 from __future__ import annotations
 
 from blocks.changes import record
-from blocks.errors import Conflict, FiftyError, NotFound
+from blocks.errors import Conflict, FiftyError, NotFound, Unsupported
 from blocks.hypervisor import volume_disk
+from blocks.hypervisor.wishes import wishes_of
 from blocks.resources import Volume
 from blocks.state import Build, StateStore
 from blocks.world import World
@@ -49,6 +50,7 @@ def attach_volume(world: World, build: Build, volume_id: str, size_gib: int) -> 
     Raises:
         FiftyError: What kept it; what was new is removed again, what was detached stays so.
     """
+    _require_plugs(world, build)
     store = world.store
     before = {volume.id: volume for volume in store.volumes.of(build.id)}
     try:
@@ -79,7 +81,9 @@ def detach_volume(world: World, build: Build, volume_id: str, *, delete: bool) -
     Raises:
         Conflict: It is no volume of this VM.
         Transient: The guest does not let go of it; the volume stays until it does.
+        Unsupported: Its disks are SATA's.
     """
+    _require_plugs(world, build)
     store = world.store
     volume = next((one for one in store.volumes.list() if one.id == volume_id), None)
     if volume is not None:
@@ -95,6 +99,20 @@ def detach_volume(world: World, build: Build, volume_id: str, *, delete: bool) -
             store.volumes.remove(volume.id)
             record(f"Forgot the volume {volume.id}", f"openstack volume delete {volume.id}")
     note_devices(world, build)
+
+
+def _require_plugs(world: World, build: Build) -> None:
+    """Check that disks can be plugged in and out: QEMU's SATA controller takes none later.
+
+    Raises:
+        Unsupported: They cannot.
+    """
+    image = world.store.images.get(world.store.instances.get(build.id).image_id)
+    if wishes_of(image).disk_bus == "sata":
+        raise Unsupported(
+            f"the disks of {build.name} are SATA's, which stay as they are",
+            hint="name its volumes when it is created, or give its image virtio's drivers",
+        )
 
 
 def _record(world: World, build: Build, volume_id: str, size_gib: int) -> Volume:

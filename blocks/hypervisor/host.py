@@ -31,7 +31,7 @@ from blocks.hypervisor.domain_xml import compose_domain
 from blocks.hypervisor.guest import GuestSpec, InterfaceSpec
 from blocks.hypervisor.identity import qemu_identity
 from blocks.hypervisor.specify import specify
-from blocks.resources import FlavorLimits, Instance, PortBinding, Volume
+from blocks.resources import FlavorLimits, Image, Instance, PortBinding, Volume
 
 T = TypeVar("T")
 
@@ -66,9 +66,9 @@ class LibvirtHost(Disks):
         """What the scheduler's image filter may ask for, and what a person may want to know.
 
         Returns:
-            `accelerator`, `architectures`, `machines`, `cpu_models`, `max_vcpus`, `libvirt`
-            and `qemu` (versions), `cgroup_controllers`, `advice` (what makes this host
-            slow, with the remedy).
+            `accelerator`, `architectures`, `machines`, `cpu_models`, `max_vcpus`,
+            `firmwares`, `disk_buses`, `tpm`, `libvirt` and `qemu` (versions),
+            `cgroup_controllers`, `advice` (what makes this host slow, with the remedy).
         """
         known = self.capabilities()
         slow = unusual_kvm_device(*qemu_identity())
@@ -78,6 +78,9 @@ class LibvirtHost(Disks):
             "machines": sorted(known.machines),
             "cpu_models": sorted(known.cpu_models),
             "max_vcpus": known.max_vcpus,
+            "firmwares": sorted(known.firmwares),
+            "disk_buses": sorted(known.disk_buses),
+            "tpm": known.tpm,
             "libvirt": known.libvirt,
             "qemu": known.qemu,
             "cgroup_controllers": sorted(cgroup_controllers()),
@@ -102,6 +105,7 @@ class LibvirtHost(Disks):
         bindings: Sequence[PortBinding],
         volumes: Sequence[Volume],
         directory: Path,
+        image: Image | None = None,
         *,
         machine: str = MACHINE,
         cpu_model: str | None = None,
@@ -115,6 +119,7 @@ class LibvirtHost(Disks):
             bindings: Its ports in order, with MAC address, tap and network.
             volumes: Its data volumes, with their paths.
             directory: The instance's directory.
+            image: Its image, whose system and properties (see `wishes`) are looked at.
             machine: The machine type.
             cpu_model: A model that libvirt knows, or `maximum`; none means the quickest
                 one here: the host's own with KVM, `qemu64` under emulation.
@@ -131,6 +136,7 @@ class LibvirtHost(Disks):
             bindings,
             volumes,
             directory,
+            image,
             machine,
             cpu_model,
         )

@@ -18,7 +18,8 @@ from blocks.hypervisor.console import failures, guest_fault, tail
 from blocks.hypervisor.domains import Domains
 from blocks.hypervisor.guest import DiskSpec, GuestSpec
 from blocks.hypervisor.instance_dirs import CONSOLE_LOG, DISK
-from blocks.hypervisor.specify import choose_cpu, for_windows
+from blocks.hypervisor.specify import adapt, choose_cpu
+from blocks.hypervisor.wishes import Wishes, of_installed
 from blocks.marks import domain_name
 from blocks.resources import ImageFormat
 from blocks.resources.base import HostName, Resource
@@ -58,6 +59,11 @@ class Installer(Resource):
     virtio: bool = True
     created_at: datetime
 
+    @property
+    def wishes(self) -> Wishes:
+        """What its machine has to be."""
+        return of_installed(self.system, self.firmware, virtio=self.virtio)
+
 
 def specify_installer(known: Capabilities, site: str, wanted: Installer) -> GuestSpec:
     """The specification of an installer's guest; it has no interface.
@@ -90,14 +96,9 @@ def specify_installer(known: Capabilities, site: str, wanted: Installer) -> Gues
         disks=(disk,),
         console_log=wanted.directory / CONSOLE_LOG,
         rng="builtin" if "builtin" in known.rng_backends else "urandom",
-        firmware=wanted.firmware,
-        media=wanted.media,
         ends_at_reboot=wanted.system != "windows",
     )
-    if wanted.system == "linux" and wanted.virtio:
-        return spec
-    made = for_windows(spec, known, wanted.media, firmware=wanted.firmware, virtio=wanted.virtio)
-    return made if wanted.system == "windows" else made.model_copy(update={"system": "linux"})
+    return adapt(spec, known, wanted.wishes, wanted.media)
 
 
 class Keyboard(Domains):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from uuid import UUID
 
 from blocks.errors import Conflict, Unsupported
 from blocks.hypervisor.capabilities import Capabilities
@@ -16,8 +16,10 @@ from blocks.hypervisor.guest import (
     InterfaceSpec,
 )
 from blocks.hypervisor.instance_dirs import CONFIG_DRIVE, CONSOLE_LOG, DISK
+from blocks.hypervisor.secrets import secret_id
+from blocks.hypervisor.wishes import Wishes, lacking, wishes_of
 from blocks.marks import domain_name
-from blocks.resources import ImageFormat, Instance, PortBinding, Volume
+from blocks.resources import Image, ImageFormat, Instance, PortBinding, Volume
 
 
 def specify(
@@ -27,6 +29,7 @@ def specify(
     bindings: Sequence[PortBinding],
     volumes: Sequence[Volume],
     directory: Path,
+    image: Image | None,
     machine: str,
     cpu_model: str | None,
 ) -> GuestSpec:
@@ -51,7 +54,7 @@ def specify(
         raise Unsupported(
             f"this host's QEMU {known.qemu} ({known.accelerator}) lacks {', '.join(missing)}"
         )
-    return GuestSpec(
+    spec = GuestSpec(
         instance_id=instance.id,
         tenant_id=instance.tenant_id,
         site=site,
@@ -70,53 +73,52 @@ def specify(
         console_log=directory / CONSOLE_LOG,
         rng="builtin" if "builtin" in known.rng_backends else "urandom",
     )
+    if image is None:
+        return spec
+    if image.encrypted:
+        spec = spec.with_encrypted_root(UUID(secret_id(instance.id)))
+    return adapt(spec, known, wishes_of(image))
 
 
-def for_windows(
-    spec: GuestSpec,
-    known: Capabilities,
-    media: Sequence[Path],
-    *,
-    firmware: Literal["bios", "uefi"] = "uefi",
-    virtio: bool = True,
+def adapt(
+    spec: GuestSpec, known: Capabilities, wishes: Wishes, media: Sequence[Path] = ()
 ) -> GuestSpec:
-    """A guest's specification as Windows, or its installer, needs it.
+    """A guest's specification as its image, or its installer, needs it.
 
     Args:
-        spec: The guest, as of `specify`.
+        spec: The guest, as `specify` has it for an image that asks for nothing.
         known: What this host can do.
+        wishes: What is asked for.
         media: ISO files for its drives: the installer's first.
-        firmware: What the disk is, or will be, made for.
-        virtio: Whether it has, or is given, virtio's drivers; else its disks are SATA's and
-            its interfaces Intel's.
 
     Raises:
         Unsupported: This host lacks something; the message names all of it.
     """
-    missing = []
-    if firmware == "uefi" and "efi" not in known.firmwares:
-        missing.append("UEFI firmware (ovmf)")
-    if (media or not virtio) and "sata" not in known.disk_buses:
+    missing = lacking(wishes, known.firmwares, known.disk_buses, tpm=known.tpm)
+    if media and wishes.disk_bus != "sata" and "sata" not in known.disk_buses:
         missing.append("SATA drives")
     if missing:
-        raise Unsupported(f"this host lacks {', '.join(missing)} for Windows")
-    disks, interfaces = spec.disks, spec.interfaces
-    if not virtio:
+        raise Unsupported(f"this host lacks {', '.join(missing)} for this guest")
+    disks = spec.disks
+    if wishes.disk_bus == "sata":
         disks = tuple(
             disk.model_copy(update={"target": f"sd{disk.target[-1]}"})
             for disk in _off_the_drives(disks, len(media))
         )
-        interfaces = tuple(one.model_copy(update={"model": "e1000e"}) for one in interfaces)
+    windows = wishes.system == "windows"
     return spec.model_copy(
         update={
-            "system": "windows",
-            "firmware": firmware,
+            "system": wishes.system,
+            "firmware": wishes.firmware,
             # Without the driver of pvpanic Windows would show an unknown device.
-            "panic_device": virtio,
-            "tpm": known.tpm,
+            "panic_device": not windows or wishes.disk_bus == "virtio",
+            # Windows takes one where there is one.
+            "tpm": wishes.tpm or (windows and known.tpm),
             "media": tuple(media),
             "disks": disks,
-            "interfaces": interfaces,
+            "interfaces": tuple(
+                one.model_copy(update={"model": wishes.vif_model}) for one in spec.interfaces
+            ),
         }
     )
 
@@ -193,8 +195,12 @@ def volume_disk(volume: Volume) -> DiskSpec:
     )
 
 
-def interface_spec(binding: PortBinding) -> InterfaceSpec:
+def interface_spec(binding: PortBinding, image: Image | None = None) -> InterfaceSpec:
     """The guest's interface on a port.
+
+    Args:
+        binding: The port.
+        image: The guest's, which may ask for another model than virtio's.
 
     Raises:
         Conflict: The port is not complete yet.
@@ -205,5 +211,9 @@ def interface_spec(binding: PortBinding) -> InterfaceSpec:
             f"the port {port.id} has no {'MAC address' if port.mac is None else 'tap'} yet"
         )
     return InterfaceSpec(
-        tap=port.tap, mac=port.mac, mtu=binding.network.mtu, alias=f"ua-port-{port.id}"
+        tap=port.tap,
+        mac=port.mac,
+        mtu=binding.network.mtu,
+        alias=f"ua-port-{port.id}",
+        model=wishes_of(image).vif_model if image is not None else "virtio",
     )

@@ -105,11 +105,11 @@ class InstallRequest(Form):
     timeout_min: int = Field(
         default=180, ge=1, le=24 * 60, title="Time limit", description="Minutes, for all of it."
     )
-    login_user: str = Field(
-        default="root",
+    login_user: str | None = Field(
+        default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$",
         title="Login user",
-        description="Who one logs in as with the key.",
+        description="Who one logs in as with the key; empty: root, or Windows' Administrator.",
     )
     credentials: CredentialsName = "default"
 

@@ -56,7 +56,7 @@ def install(
         firmware: bios (default) or uefi; for Windows its answers say it.
         no_virtio: The installer does not know virtio's disks.
         timeout: Minutes that it may take (default: 180).
-        login_user: Who one logs in as with the key (default: root).
+        login_user: Who one logs in as with the key (default: root; Windows: Administrator).
     """
     options: dict[str, Any] = {
         "answers": [_answer(Path(file)) for file in answers or []] or None,

@@ -18,7 +18,8 @@ from lxml import etree
 
 from blocks.errors import Unsupported
 from blocks.hypervisor.guest import GuestSpec
-from blocks.hypervisor.specify import for_windows
+from blocks.hypervisor.specify import adapt
+from blocks.hypervisor.wishes import of_installed
 from blocks.windows import WindowsAnswers, build_answers
 from tests.host.hypervisor_lab import Lab, boot_sector
 from tests.waiting import eventually
@@ -92,13 +93,8 @@ def said(live: etree._Element, path: str, name: str) -> list[str]:
 def test_an_empty_disk_makes_the_installer_boot(lab: Lab, virtio: bool) -> None:
     directory = lab.make_files()
     known = lab.host.capabilities()
-    spec = for_windows(
-        plain(lab, directory),
-        known,
-        media(lab, directory),
-        firmware="bios",
-        virtio=virtio,
-    )
+    wishes = of_installed("windows", "bios", virtio=virtio)
+    spec = adapt(plain(lab, directory), known, wishes, media(lab, directory))
     live = started(lab, spec)
     # Its disk has no boot sector: the firmware goes on to the first drive.
     says(directory / "console.log", SAYS)
@@ -121,7 +117,8 @@ def test_an_empty_medium_is_no_installer_and_the_domain_runs_on(lab: Lab) -> Non
     iso.new(interchange_level=3)
     iso.write(str(empty))
     iso.close()
-    spec = for_windows(plain(lab, directory), lab.host.capabilities(), [empty], firmware="bios")
+    wishes = of_installed("windows", "bios", virtio=True)
+    spec = adapt(plain(lab, directory), lab.host.capabilities(), wishes, [empty])
     empty.chmod(0o644)
     started(lab, spec)
     says(directory / "console.log", "No bootable device|Boot failed")
@@ -132,11 +129,12 @@ def test_with_uefi_the_firmware_looks_for_a_boot_loader(lab: Lab) -> None:
     directory = lab.make_files()
     known = lab.host.capabilities()
     spec = plain(lab, directory).model_copy(update={"ram_mib": 512})
+    wishes = of_installed("windows", "uefi", virtio=True)
     if "efi" not in known.firmwares:
         with pytest.raises(Unsupported, match="UEFI"):
-            for_windows(spec, known, [])
+            adapt(spec, known, wishes)
         pytest.skip("this host has no UEFI firmware (ovmf)")
-    live = started(lab, for_windows(spec, known, media(lab, directory)))
+    live = started(lab, adapt(spec, known, wishes, media(lab, directory)))
     assert live.find("os/loader") is not None, "libvirt has found the firmware"
     nvram = Path(str(live.findtext("os/nvram")))
     assert nvram.exists()

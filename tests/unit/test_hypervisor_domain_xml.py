@@ -14,7 +14,8 @@ from blocks.errors import Unsupported
 from blocks.hypervisor.capabilities import Capabilities
 from blocks.hypervisor.domain_xml import compose_domain, compose_interface
 from blocks.hypervisor.guest import BackingFile, CpuSpec, DiskSpec, GuestSpec, InterfaceSpec
-from blocks.hypervisor.specify import for_windows
+from blocks.hypervisor.specify import adapt
+from blocks.hypervisor.wishes import of_installed
 from blocks.marks import DOMAIN_METADATA_URI
 from blocks.resources import ImageFormat
 
@@ -187,7 +188,7 @@ def test_windows_has_what_it_asks_for() -> None:
     assert tree(spec()).find("devices/video") is None
 
 
-def test_for_windows_asks_the_host_and_moves_disks_off_the_drives() -> None:
+def test_a_guest_is_adapted_and_its_disks_are_moved_off_the_drives() -> None:
     known = Capabilities(
         accelerator="tcg",
         emulator=Path("/usr/bin/qemu-system-x86_64"),
@@ -202,9 +203,10 @@ def test_for_windows_asks_the_host_and_moves_disks_off_the_drives() -> None:
         firmwares=frozenset({"bios"}),
     )
     media = (Path("/home/fifty/a.iso"), Path("/home/fifty/b.iso"))
-    with pytest.raises(Unsupported, match=r"lacks UEFI firmware \(ovmf\) for Windows"):
-        for_windows(spec(), known, media)
-    guest = for_windows(spec(), known, media, firmware="bios", virtio=False)
+    wants_uefi = of_installed("windows", "uefi", virtio=True)
+    with pytest.raises(Unsupported, match=r"lacks UEFI firmware \(ovmf\) for this guest"):
+        adapt(spec(), known, wants_uefi, media)
+    guest = adapt(spec(), known, of_installed("windows", "bios", virtio=False), media)
     assert [disk.target for disk in guest.disks] == ["sda", "sdb", "sdx"]
     assert {one.model for one in guest.interfaces} == {"e1000e"}
     root = tree(guest)
@@ -213,8 +215,9 @@ def test_for_windows_asks_the_host_and_moves_disks_off_the_drives() -> None:
     assert {one.get("bus") for one in root.findall("devices/disk/target")} == {"sata"}
     units = [str(one.get("unit")) for one in root.findall("devices/disk/address")]
     assert units == ["0", "1", "2", "3", "4"], "one controller is enough"
-    with_drivers = for_windows(spec(), known, media, firmware="bios")
+    drivers = of_installed("windows", "bios", virtio=True)
+    with_drivers = adapt(spec(), known, drivers, media)
     assert [disk.target for disk in with_drivers.disks] == ["vda", "vdb", "vdz"]
     without = replace(known, disk_buses=frozenset({"virtio"}))
     with pytest.raises(Unsupported, match="SATA drives"):
-        for_windows(spec(), without, media, firmware="bios")
+        adapt(spec(), without, drivers, media)
