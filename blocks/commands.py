@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shlex
 import subprocess
@@ -12,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from blocks.errors import NO_ROOM_HINT, HostFault, Transient, Unsupported
 
 _LONGEST_MESSAGE = 500
 _CONFINED = Path(__file__).with_name("confined.py")
+_OPEN_FILES = Path("/proc/self/fd")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Confinement:
 
     Attributes:
         limits: Limits of the program's resources.
-        reads: What it may read besides programs and their libraries.
+        reads: What it may read besides programs and their libraries; a file that is open
+            here (`open_name`) is handed on.
         writes: What it may write and read; has to exist.
     """
 
@@ -55,16 +57,26 @@ class Confinement:
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
 
+    @property
+    def handles(self) -> tuple[int, ...]:
+        """The open files that it inherits."""
+        return tuple(int(path.name) for path in self.reads if path.parent == _OPEN_FILES)
+
     def wrapped(self, words: Sequence[str]) -> list[str]:
         """The command line that runs `words` so."""
-        spec = {
-            "memory_bytes": self.limits.memory_bytes,
-            "cpu_s": self.limits.cpu_s,
-            "file_bytes": self.limits.file_bytes,
-            "reads": [str(path) for path in self.reads],
-            "writes": [str(path) for path in self.writes],
-        }
-        return [sys.executable, "-I", "-S", str(_CONFINED), json.dumps(spec), *words]
+        limits = (self.limits.memory_bytes, self.limits.cpu_s, self.limits.file_bytes)
+        spec = ["-" if limit is None else str(limit) for limit in limits]
+        spec += [str(len(self.reads)), str(len(self.writes))]
+        spec += [str(path) for path in (*self.reads, *self.writes)]
+        return [sys.executable, "-I", "-S", str(_CONFINED), *spec, *words]
+
+
+def open_name(file: IO[bytes]) -> Path:
+    """The name of an open file, for a confined program that is to read just that file.
+
+    Whatever its path leads to by now (proc(5), `/proc/pid/fd`).
+    """
+    return _OPEN_FILES / str(file.fileno())
 
 
 def run(
@@ -100,6 +112,7 @@ def run(
         HostFault: It ended with another code; the message is the last thing it said.
     """
     words = [str(word) for word in argv]
+    handles = limits.handles if isinstance(limits, Confinement) else ()
     try:
         with output.open("wb") if output else nullcontext(subprocess.PIPE) as stdout:
             done = subprocess.run(
@@ -112,7 +125,7 @@ def run(
                 timeout=timeout_s,
                 env=env,
                 cwd=cwd,
-                pass_fds=pass_fds,
+                pass_fds=(*pass_fds, *handles),
                 check=False,
             )
     except FileNotFoundError as error:

@@ -1,21 +1,20 @@
 """Runs a program that reads what is not ours: under limits, without network, with few files.
 
-Started as a program of its own (`python -I -S confined.py SPEC WORD...`), before the
-program that it becomes: limits, a network namespace without any interface, and Landlock
-(landlock(7)), under which every file is out of reach that is not named, root or not. A
-kernel without Landlock leaves that part out. Imports the standard library only.
+Started as a program of its own (`python -I -S confined.py MEMORY CPU FILE READS WRITES PATH...
+WORD...`), before the program that it becomes: limits, a network namespace without any interface,
+and Landlock (landlock(7)), under which every file is out of reach that is not named, root or not.
+A kernel without Landlock leaves that part out.
+
+It is started so often that what it imports counts: a few modules of the standard library, as
+light as there are (no json, no shutil, no typing: together they cost as much as all the rest).
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
-import shutil
 import sys
-from collections.abc import Iterable
-from typing import Any
 
 # The same on all architectures (asm-generic/unistd.h).
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -49,7 +48,12 @@ def landlock_version(libc: ctypes.CDLL) -> int:
     return max(0, int(libc.syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
 
 
-def _keep_to(libc: ctypes.CDLL, program: str, reads: Iterable[str], writes: Iterable[str]) -> None:
+def keeps_to_files() -> bool:
+    """Whether what runs here is kept from the files that it was not given."""
+    return landlock_version(ctypes.CDLL(None, use_errno=True)) > 0
+
+
+def _keep_to(libc: ctypes.CDLL, program: str, reads: list[str], writes: list[str]) -> None:
     version = landlock_version(libc)
     if version == 0:
         return
@@ -89,33 +93,44 @@ def _checked(result: int) -> int:
     return result
 
 
-def main(spec: dict[str, Any], words: list[str]) -> None:
+def _find(program: str) -> str:
+    """Where a program is, as execvp(3) looks for it."""
+    folders = [""] if "/" in program else os.environ.get("PATH", os.defpath).split(":")
+    for folder in folders:
+        path = f"{folder}/{program}" if folder else program
+        if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112 - see above
+            return path
+    sys.exit(f"the program {program} is not installed")
+
+
+def main(words: list[str]) -> None:
     """Confine this process, and become the program.
 
     Args:
-        spec: `memory_bytes`, `cpu_s`, `file_bytes` (limits, none where null), and the files
-            `reads` and `writes`; those to write have to exist.
-        words: The program with its arguments.
+        words: The limits of memory (bytes), processor time (seconds) and files (bytes), `-` where
+            there is none; how many files it may read, and how many write; those files, those
+            to write have to exist; the program with its arguments.
     """
+    memory, cpu, length, count, writable = words[:5]
+    paths, rest = words[5:], int(count) + int(writable)
+    reads, writes, command = paths[: int(count)], paths[int(count) : rest], paths[rest:]
     libc = ctypes.CDLL(None, use_errno=True)
-    program = shutil.which(words[0])
-    if program is None:
-        sys.exit(f"the program {words[0]} is not installed")
+    program = _find(command[0])
     if os.geteuid() == 0:
         _checked(libc.unshare(_NEW_NETWORK))
     _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
-    _keep_to(libc, program, spec["reads"], spec["writes"])
+    _keep_to(libc, program, reads, writes)
     limits = {
-        resource.RLIMIT_AS: spec["memory_bytes"],
-        resource.RLIMIT_CPU: spec["cpu_s"],
-        resource.RLIMIT_FSIZE: spec["file_bytes"],
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CPU: cpu,
+        resource.RLIMIT_FSIZE: length,
+        resource.RLIMIT_CORE: "0",
     }
     for which, limit in limits.items():
-        if limit is not None:
-            resource.setrlimit(which, (limit, limit))
-    os.execv(program, words)  # noqa: S606 - that is what it is for
+        if limit != "-":
+            resource.setrlimit(which, (int(limit), int(limit)))
+    os.execv(program, command)  # noqa: S606 - that is what it is for
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), sys.argv[2:])
+    main(sys.argv[1:])
