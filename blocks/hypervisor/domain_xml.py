@@ -24,6 +24,7 @@ from lxml import etree
 
 from blocks.hypervisor import windows
 from blocks.hypervisor.guest import BackingFile, DiskSpec, GuestSpec, InterfaceSpec
+from blocks.hypervisor.instance_dirs import NVRAM
 from blocks.marks import DOMAIN_METADATA_URI
 from blocks.resources import ImageFormat
 
@@ -75,6 +76,8 @@ def compose_domain(spec: GuestSpec, chains: Mapping[str, Sequence[BackingFile]])
         _disk(devices, disk, chains.get(disk.target, ()))
     for number, medium in enumerate(spec.media):
         _medium(devices, medium, number)
+    if spec.media:
+        _boot_in_order(devices)
     _place_on_sata(devices)
     _controllers(devices, spec)
     for interface in spec.interfaces:
@@ -155,9 +158,10 @@ def _system(root: etree._Element, spec: GuestSpec) -> None:
     if spec.firmware == "uefi":
         firmware = etree.SubElement(system, "firmware")
         etree.SubElement(firmware, "feature", enabled="no", name="secure-boot")
-    etree.SubElement(system, "boot", dev="hd")
-    if spec.media:
-        etree.SubElement(system, "boot", dev="cdrom")
+        # With the guest's other files: removed with them, also where libvirt has forgotten it.
+        _text(system, "nvram", str(spec.console_log.with_name(NVRAM)))
+    if not spec.media:
+        etree.SubElement(system, "boot", dev="hd")
     if spec.firmware == "bios":
         etree.SubElement(system, "bios", useserial="yes")
 
@@ -215,6 +219,17 @@ def _medium(devices: etree._Element, path: Path, number: int) -> None:
     etree.SubElement(element, "target", dev=f"sd{chr(ord('z') - number)}", bus="sata")
     etree.SubElement(element, "readonly")
     etree.SubElement(element, "alias", name=f"ua-medium-{number}")
+
+
+def _boot_in_order(devices: etree._Element) -> None:
+    """The root disk is tried first, then the first medium: the installer's.
+
+    Of `<boot dev='cdrom'/>` libvirt makes the drive with the lowest letter, and no other.
+    """
+    root, first = devices.find("disk[@device='disk']"), devices.find("disk[@device='cdrom']")
+    for order, drive in enumerate((root, first), 1):
+        if drive is not None:
+            etree.SubElement(drive, "boot", order=str(order))
 
 
 def _place_on_sata(devices: etree._Element) -> None:

@@ -19,6 +19,7 @@ from blocks.inventory import Found
 DISK = "disk.qcow2"
 CONFIG_DRIVE = "config.iso"
 CONSOLE_LOG = "console.log"
+NVRAM = "nvram.fd"
 #: Says whose a directory is; written first, removed last.
 MARKER = "fifty-instance.json"
 #: The kind of what snapshots put there: layers of the disk, and memory.

@@ -20,6 +20,7 @@ from blocks.errors import Unsupported
 from blocks.hypervisor.guest import GuestSpec
 from blocks.hypervisor.specify import adapt
 from blocks.hypervisor.wishes import of_installed
+from blocks.resources import Image, ImageFormat
 from blocks.windows import WindowsAnswers, build_answers
 from tests.host.hypervisor_lab import Lab, boot_sector
 from tests.waiting import eventually
@@ -110,6 +111,35 @@ def test_an_empty_disk_makes_the_installer_boot(lab: Lab, virtio: bool) -> None:
     assert lab.host.state(lab.id) == "shutoff"
 
 
+@pytest.mark.parametrize("virtio", [True, False])
+def test_a_vm_of_an_image_has_the_machine_that_it_asks_for(lab: Lab, virtio: bool) -> None:
+    """Step 24's specification: by the image's system, and by what its installation told."""
+    directory = lab.make_files(boot_sector(SAYS))
+    image = Image(
+        id="i1",
+        tenant_id=None,
+        name="server",
+        format=ImageFormat.QCOW2,
+        sha256="0" * 64,
+        size_bytes=0,
+        virtual_size_bytes=0,
+        os="windows",
+        path="/nowhere",
+        properties=of_installed("windows", "bios", virtio=virtio).properties,
+    )
+    spec = lab.host.guest_spec(lab.instance, [lab.binding], [lab.volume], directory, image)
+    live = started(lab, spec)
+    says(directory / "console.log", SAYS)
+    disks = said(live, "devices/disk[@device='disk']/target", "dev")
+    models = said(live, "devices/interface/model", "type")
+    assert (disks, models) == (
+        (["vda", "vdb", "vdz"], ["virtio"]) if virtio else (["sda", "sdb", "sdz"], ["e1000e"])
+    )
+    assert said(live, "clock", "offset") == ["localtime"]
+    assert len(live.findall("devices/video")) == 1
+    assert (live.find("devices/panic") is not None) == virtio
+
+
 def test_an_empty_medium_is_no_installer_and_the_domain_runs_on(lab: Lab) -> None:
     directory = lab.make_files()
     empty = directory / "empty.iso"
@@ -137,7 +167,7 @@ def test_with_uefi_the_firmware_looks_for_a_boot_loader(lab: Lab) -> None:
     live = started(lab, adapt(spec, known, wishes, media(lab, directory)))
     assert live.find("os/loader") is not None, "libvirt has found the firmware"
     nvram = Path(str(live.findtext("os/nvram")))
-    assert nvram.exists()
+    assert nvram.parent == directory and nvram.exists()
     says(directory / "console.log", "BdsDxe|UEFI Interactive Shell|Shell>")
     lab.host.undefine(lab.id)
     assert not nvram.exists(), "the guest's firmware settings go with it"

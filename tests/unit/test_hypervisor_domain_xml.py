@@ -173,7 +173,10 @@ def test_windows_has_what_it_asks_for() -> None:
     hyperv = {one.tag: dict(one.attrib) for one in root.findall("features/hyperv/*")}
     assert hyperv["spinlocks"] == {"state": "on", "retries": "8191"}
     assert {"relaxed", "vapic", "vpindex", "synic", "stimer"} <= set(hyperv)
-    assert [one.get("dev") for one in root.findall("os/boot")] == ["hd", "cdrom"]
+    tried = {boot.get("order"): boot.getparent() for boot in root.findall("devices/disk/boot")}
+    files = [tried[order].find("source").get("file") for order in ("1", "2")]  # type: ignore[union-attr]
+    assert files == ["/home/fifty/disk.qcow2", str(media[0])], "disk, then installer"
+    assert len(tried) == 2 and root.find("os/boot") is None
     drives = root.findall("devices/disk[@device='cdrom']")
     assert [one.find("target").get("dev") for one in drives] == ["sdz", "sdy"]  # type: ignore[union-attr]
     assert all(one.find("readonly") is not None for one in drives)
