@@ -104,8 +104,8 @@ def refuse_what_cannot_be(
     instance = store.instances.get(vm.id)
     if store.images.get(instance.image_id).encrypted:
         raise Unsupported(
-            f"the disk of {vm.name} is encrypted: snapshots of such are not supported",
-            hint="shut it down, and copy its disk",
+            f"the disk of {vm.name} is encrypted: snapshots of encrypted disks are not supported",
+            hint="copy what is to be kept out of the guest",
         )
     if not running and (request.memory or request.quiesce):
         raise Conflict(

@@ -54,7 +54,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "rollback": ("vm_runs", "Undo a build that did not get to its end."),
     },
     "vm snapshot": {
-        "create": ("vm_snapshots", "Take a snapshot of its root disk."),
+        "create": ("vm_snapshots", "Snapshot its root disk; volumes and encrypted disks have none."),
         "list": ("vm_snapshots", "List its snapshots."),
         "revert": ("vm_snapshots", "Bring it back to a snapshot."),
         "delete": ("vm_snapshots", "Delete a snapshot; what was written since stays."),

@@ -66,10 +66,12 @@ def vm_in_full(store: StateStore, instance: Instance) -> dict[str, Any]:
         "vcpus": flavor.vcpus,
         "ram_mib": flavor.ram_mib,
         "disk_gib": flavor.disk_gib,
+        "disk_mode": flavor.disk_mode.value,
         "volumes": [
             volume.model_dump(mode="json", include={"id", "size_gib", "device", "path"})
             for volume in store.volumes.of(instance.id)
         ],
+        "snapshots": len(store.snapshots.of(instance.id)),
         "login_user": user,
         "login_command": f"fifty vm ssh {instance.name}",
         "console_log": str(settings().instances / instance.id / "console.log"),
@@ -95,6 +97,7 @@ def vm_of_build(store: StateStore, build: Build) -> dict[str, Any]:
         "created_at": build.accepted_at.isoformat(),
         "updated_at": build.updated_at.isoformat(),
         "volumes": [],
+        "snapshots": 0,
         "url": flow_run_url(build.flow_run_id),
         "build": standing.standing(store, build),
     }

@@ -82,7 +82,7 @@ def delete(
     credentials: Credentials = None,
     json: Json = False,
 ) -> int:
-    """Delete VMs: every step that made them is undone.
+    """Delete VMs, with their snapshots: every step that made them is undone.
 
     One that cannot be deleted does not keep the others from it; the exit code is 1 then.
 
@@ -131,11 +131,14 @@ def _on(
     request = {"name": name, "credentials": credentials_name(credentials)}
     scope = open_scope(credentials)
     store, build_id = scope.store, scope.build(name).id
+    snapshots = [one.name for one in store.snapshots.of(build_id)]
     # By id: a later build of the same name is another one's.
     done = run_vm_flow(
         flow, request, store, lambda: store.builds.get(build_id), title, as_json=as_json
     )
-    return ended(done, store, store.builds.get(build_id))
+    found = ended(done, store, store.builds.get(build_id))
+    gone = found["build_state"] == "deleted" and snapshots
+    return {**found, "deleted_snapshots": snapshots} if gone else found
 
 
 def run_vm_flow(
@@ -199,7 +202,9 @@ def tell(found: Mapping[str, Any], *, json: bool) -> None:
     elif found["status"] == "ACTIVE":
         _tell_active(found)
     else:
-        output.say(f"{output.plain(found['name'])} is {found['build_state']}.")
+        names = ", ".join(found.get("deleted_snapshots", ()))
+        and_with_it = f", and with it its snapshots: {output.plain(names)}" if names else ""
+        output.say(f"{output.plain(found['name'])} is {found['build_state']}{and_with_it}.")
         if found["run_url"]:
             output.say(f"run  {output.plain(found['run_url'])}")
 

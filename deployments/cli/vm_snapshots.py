@@ -25,7 +25,9 @@ def create(
     credentials: Credentials = None,
     json: Json = False,
 ) -> None:
-    """Take a snapshot of a VM's root disk, running or off; its volumes are not a part of it.
+    """Take a snapshot of a VM's root disk, running or off.
+
+    Its volumes are not a part of it. A VM whose disk is encrypted can have none.
 
     Args:
         vm: The VM's name or id.

@@ -103,10 +103,8 @@ def _show_vm(found: dict[str, Any]) -> None:
             ("flavor", _flavor(found)),
             ("image", found["image"]),
             *(("address", _plug(plug)) for plug in found["addresses"]),
-            *(
-                ("volume", f"{v['device'] or 'detached'}, {v['size_gib']} GiB, {v['id']}")
-                for v in found["volumes"]
-            ),
+            *(("volume", _volume(volume)) for volume in found["volumes"]),
+            ("snapshots", found["snapshots"] or None),
             ("log in", found["login_command"] if found["status"] == "ACTIVE" else None),
             *((f"to {name}", output.duration(clocks[f"{name}_s"])) for name in CLOCKS),
             ("generation", found["generation"]),

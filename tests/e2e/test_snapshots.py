@@ -1,22 +1,23 @@
-"""Snapshots of one VM, from taking to deleting, killed at every point, and over a reboot."""
+"""Snapshots of one VM, from taking to deleting, killed at every point, and over a reboot.
+
+Of the points it is a third a run, by the commit; MATRIX=all takes all of them.
+"""
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
 
 from blocks.resources import InstanceStatus, Snapshot
-from blocks.state.tables import BuildRow
 from flows.plans import PLANS
 from tests.cloud import Cloud
+from tests.forked import ForkedCloud, forked
 from tests.inventory import differences
+from tests.matrix.cases import chosen
 from tests.reboot import reboot
 from tests.waiting import eventually
 
@@ -74,31 +75,30 @@ def _vm(
     site_cloud.delete(one["id"] for one in site_cloud.json("vm", "list") if one["name"] == VM)
 
 
-@pytest.fixture(scope="module", name="forked")
-def _forked(vm: Cloud) -> Iterator[Fifty]:
-    forked = Fifty(vm)
-    yield forked
-    forked.close()
+@pytest.fixture(scope="module", name="quick")
+def _quick(vm: Cloud) -> Iterator[ForkedCloud]:
+    with forked(vm) as quick:
+        yield quick
 
 
 @pytest.fixture(name="fifty")
-def _fifty(forked: Fifty) -> Iterator[Fifty]:
+def _fifty(quick: ForkedCloud) -> Iterator[Fifty]:
     """`fifty`; the VM is without snapshots before and after, nothing left of them or astray."""
-    cloud = forked.cloud
+    cloud, fifty = quick, Fifty(quick)
     if cloud.instance(VM).status is not InstanceStatus.ACTIVE:
         cloud.fifty("vm", "start", VM)
     answers(cloud)
     write(cloud, "at first")
     before = steady(cloud)
-    yield forked
+    yield fifty
     if VM not in {one.name for one in cloud.world.store.instances.list()}:
         return  # a test has deleted it
-    for one in reversed(forked.listed()):
-        forked.delete(one.id)
+    for one in reversed(fifty.listed()):
+        fifty.delete(one.id)
     assert differences(before, steady(cloud)) == []
     assert layers(cloud) == ["disk.qcow2"]
     check_disk(cloud)
-    assert forked("audit") == 0
+    assert fifty("audit") == 0
 
 
 def steady(cloud: Cloud) -> Inventory:
@@ -161,54 +161,45 @@ def check_disk(cloud: Cloud) -> None:
 
 
 class Fifty:
-    """`fifty` in forks of one process that has imported all: its exit code.
+    """`fifty` in forks of one process that has imported all, and what it is used for here.
 
     Args:
         cloud: The site.
     """
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: ForkedCloud) -> None:
         self.cloud = cloud
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked"],
-            env=cloud.environment(""),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     def __call__(self, *words: str, fault: str = "") -> int:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps([words, fault]), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.communicate()
+        """Run it; its exit code."""
+        return self.cloud.run(*words, fault=fault).returncode
 
     def listed(self) -> list[Snapshot]:
         """The VM's snapshots, as recorded."""
         return self.cloud.world.store.snapshots.of(self.cloud.instance(VM).id)
 
     def take(self, name: str, *options: str) -> Snapshot:
-        assert self("vm", "snapshot", "create", VM, name, *options) == 0
+        self.cloud.fifty("vm", "snapshot", "create", VM, name, *options)
         [taken] = [one for one in self.listed() if one.name == name]
         assert (taken.status, taken.current) == ("available", True)
         return taken
 
     def refused(self, *words: str) -> str:
         """Ask for a snapshot or a revert that is refused; its error."""
-        assert self("vm", "snapshot", *words[:1], VM, *words[1:]) == 1
-        with self.cloud.world.store.database.read() as session:
-            query = select(BuildRow.fault).order_by(BuildRow.accepted_at.desc()).limit(1)
-            fault = session.scalar(query)
-        assert fault is not None
-        return str(fault["error"])
+        told = self.cloud.json("vm", "snapshot", *words[:1], VM, *words[1:], code=1)
+        return str(told["error"])
 
     def revert(self, name: str) -> None:
-        assert self("vm", "snapshot", "revert", VM, name) == 0
+        self.cloud.fifty("vm", "snapshot", "revert", VM, name)
 
     def delete(self, name: str) -> None:
-        assert self("vm", "snapshot", "delete", VM, name) == 0
+        self.cloud.fifty("vm", "snapshot", "delete", VM, name)
+
+
+def of_this_run(kind: str) -> list[int]:
+    """The steps of a kind that this run is killed at: a third, or all, as in the matrix."""
+    [*steps] = PLANS[kind][0].catalogue.steps
+    return [number for number in steps if number in chosen()[0]]
 
 
 def twice(kind: str, which: str = "") -> str:
@@ -351,7 +342,7 @@ def test_killed_and_failed_at_every_point_of_taking_and_deleting(fifty: Fifty) -
     boot = answers(cloud)
     steps = PLANS["snapshot"][0].catalogue.steps
     create = ("vm", "snapshot", "create", VM)
-    for number in steps:
+    for number in of_this_run("snapshot"):
         name = f"killed-{number}"
         when = "before" if number == 3 else "after"
         assert fifty(*create, name, fault=f"{number}:kill:{when}") == -signal.SIGKILL
@@ -383,7 +374,7 @@ def test_killed_and_failed_at_every_point_of_a_revert(fifty: Fifty) -> None:
     fifty.take("base", "--memory")
     files = len(layers(cloud))
     words = ("vm", "snapshot", "revert", VM, "base")
-    for number in PLANS["revert"][0].catalogue.steps:
+    for number in of_this_run("revert"):
         write(cloud, f"before {number}")
         assert fifty(*words, fault=f"{number}:kill:after") == -signal.SIGKILL
         if number == 4:
@@ -415,7 +406,8 @@ def test_deleted_with_its_snapshots_nothing_is_left(fifty: Fifty, empty: Invento
     fifty.take("kept", "--memory")
     words = ("vm", "snapshot", "create", VM, "half")
     assert fifty(*words, fault="3:kill:after") == -signal.SIGKILL
-    assert fifty("vm", "delete", VM) == 0
+    told = cloud.json("vm", "delete", VM)
+    assert told["deleted_snapshots"] == ["kept", "half"]
     assert cloud.world.store.snapshots.of(the_id) == []
     assert fifty("reconcile") == 0
     assert differences(empty, cloud.inventory()) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import pytest
 
 from blocks.changes import Change
+from blocks.resources import Snapshot
 from blocks.settings import settings
 from blocks.state import StepState
+from blocks.state.tables.base import now
 from deployments.cli.app import run
 from deployments.cli.vm_login import for_terminal
 from tests.unit.cli_store import STEPS, Filled
@@ -83,6 +87,33 @@ def test_a_vm_in_list_and_show(filled: Filled, capsys: pytest.CaptureFixture[str
     text = _text(capsys, "vm", "show", "hello")
     assert "10.0.0.7 on lab" in text
     assert "fifty vm ssh hello" in text
+
+
+def test_a_vm_tells_how_many_snapshots_it_has(
+    filled: Filled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instance = filled.add_vm("hello")
+    assert _json(capsys, "vm", "show", "hello")["snapshots"] == 0
+    assert "snapshots" not in _text(capsys, "vm", "show", "hello")
+    for name in ("one", "two"):
+        made = filled.store.snapshots.record(
+            Snapshot(
+                id=str(uuid.uuid4()),
+                tenant_id=instance.tenant_id,
+                instance_id=instance.id,
+                name=name,
+                kind="external",
+                created_at=now(),
+            )
+        )
+        filled.store.snapshots.make_available(made.id, made.id, current=True)
+    assert _json(capsys, "vm", "show", "hello")["snapshots"] == 2
+    assert re.search(r"^snapshots +2$", _text(capsys, "vm", "show", "hello"), re.MULTILINE)
+
+
+def test_help_says_what_has_no_snapshots(capsys: pytest.CaptureFixture[str]) -> None:
+    told = " ".join(_text(capsys, "vm", "snapshot", "create", "--help").split())
+    assert "volumes and encrypted disks have none" in told
 
 
 def test_empty_lists_say_what_to_do_next(
