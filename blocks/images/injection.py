@@ -69,7 +69,7 @@ class Injector:
             run("cp", "--sparse=always", "--reflink=auto", disk, copy, timeout_s=1800)
             with (
                 self._exports.open(copy, disk_format) as raw,
-                closing(DebugfsAccess(raw, raw.parent)) as guest,
+                closing(DebugfsAccess(raw, raw.parent, writable=True)) as guest,
             ):
                 wanted = [Put(file.path, file.content, file.mode) for file in files]
                 wanted += [

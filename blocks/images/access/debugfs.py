@@ -48,13 +48,18 @@ class Volume:
         raw: The disk, or a view of it.
         held: The file system.
         scratch: A directory for the files that pass between debugfs and us.
+        writable: Whether it will be changed: then the first process is one that can.
     """
 
-    def __init__(self, raw: Path, held: FileSystem, scratch: Path) -> None:
+    def __init__(
+        self, raw: Path, held: FileSystem, scratch: Path, *, writable: bool = False
+    ) -> None:
         self._raw = raw.absolute()
         self._image = f"{self._raw}?offset={held.offset}"
         self._listed: dict[int, dict[str, Inode]] = {}
         self._dialogue: Dialogue | None = None
+        # Not one that nothing will be written to: to open it so may be a change already.
+        self._will_change = writable and held.clean
         self._writable = False
         self.scratch = scratch
         self.held = held
@@ -113,6 +118,8 @@ class Volume:
         if self._dialogue is None or not self._writable:
             self.close()
             self._dialogue = self._start(writable=True)
+        # What reads it back sees what is in the disk, not what the writer remembers.
+        self._will_change = False
         self._listed.clear()
         self._answer(self._dialogue, *lines)
         return [one for one in self._dialogue.complaints() if not one.startswith(_NOISE)]
@@ -139,7 +146,7 @@ class Volume:
 
     def _ask(self, line: str) -> bytes:
         if self._dialogue is None:
-            self._dialogue = self._start()
+            self._dialogue = self._start(writable=self._will_change)
         return self._answer(self._dialogue, line)
 
     def _answer(self, dialogue: Dialogue, *lines: str) -> bytes:
@@ -152,7 +159,7 @@ class Volume:
             )
         return out
 
-    def _start(self, *, writable: bool = False) -> Dialogue:
+    def _start(self, *, writable: bool) -> Dialogue:
         into, out = self.scratch / "in", self.scratch / "out"
         into.touch()
         out.touch()

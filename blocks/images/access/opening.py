@@ -88,7 +88,7 @@ def _by_debugfs(
     disk: Path, disk_format: ImageFormat, exports: Exports, _trusted: bool, writable: bool
 ) -> Iterator[Access]:
     with exports.open(disk, disk_format, writable=writable) as raw:
-        access = DebugfsAccess(raw, raw.parent)
+        access = DebugfsAccess(raw, raw.parent, writable=writable)
         try:
             yield access
         finally:

@@ -48,6 +48,7 @@ class DebugfsAccess(Access):
     Args:
         raw: The disk, or a view of it.
         scratch: An empty directory of the caller's.
+        writable: Whether it will be changed.
 
     Raises:
         Unsupported: The root is not an ext file system.
@@ -55,10 +56,12 @@ class DebugfsAccess(Access):
 
     method = Method.DEBUGFS
 
-    def __init__(self, raw: Path, scratch: Path) -> None:
+    def __init__(self, raw: Path, scratch: Path, *, writable: bool = False) -> None:
         self.map: DiskMap = read_map(raw)
         self._volumes = {
-            held: Volume(raw, held, scratch) for held in self.map.file_systems if held.kind in EXT
+            held: Volume(raw, held, scratch, writable=writable)
+            for held in self.map.file_systems
+            if held.kind in EXT
         }
         try:
             self.mounts = self._find_mounts()
