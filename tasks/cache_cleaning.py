@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from blocks.errors import FiftyError
 from blocks.images.cache import Idle, Needed
 from blocks.images.files import size_on_disk
-from blocks.resources import CleanRequest
+from blocks.resources import CleanRequest, DiskMode, Instance
 from blocks.settings import settings
 from blocks.state import StateStore
 from blocks.state.tables.base import now
@@ -54,7 +54,7 @@ def clean(request: BaseModel | Mapping[str, Any] | None) -> State[Any]:
     # Images first: what a replaced one leaves in the cache is nobody's then.
     images = remove_replaced_images(world)
     idle = Idle(older_than_s=wanted.bases_days * _DAY_S, most_bytes=wanted.bases_gib * _GIB)
-    bases = world.images.remove_other_bases(lambda: _needed_bases(world.store), idle)
+    bases = world.images.remove_other_bases(lambda: needed_bases(world.store), idle)
     long_ago = now() - timedelta(days=wanted.checkpoints_days)
     checkpoints = remove_checkpoints(world.store, settings().checkpoints, long_ago)
     runs = delete_runs(now() - timedelta(days=wanted.runs_days))
@@ -90,14 +90,24 @@ def remove_replaced_images(world: World) -> dict[str, int]:
     return freed
 
 
-def _needed_bases(store: StateStore) -> Needed:
-    """The checksums of images that VMs were made from, and of active ones."""
-    used = store.images.in_use()
+def needed_bases(store: StateStore) -> Needed:
+    """The checksums of images that VMs' disks are based on, and of active ones."""
+    used = {one.image_id for one in store.instances.list() if _needs_base(store, one)}
     images = store.images.list(None)
     return Needed(
         used=frozenset(image.sha256 for image in images if image.id in used),
         offered=frozenset(image.sha256 for image in images if image.status == "active"),
     )
+
+
+def _needs_base(store: StateStore, instance: Instance) -> bool:
+    """Whether a VM's disk is, or may become, an overlay on its image's base.
+
+    A full copy needs it until it is made; a build that stopped before may be gone on with.
+    """
+    if instance.flavor.disk_mode is DiskMode.CHAINED:
+        return True
+    return store.builds.get(instance.id).state != "complete"
 
 
 def remove_checkpoints(store: StateStore, directory: Path, before: datetime) -> dict[str, int]:

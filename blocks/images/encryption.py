@@ -14,6 +14,8 @@ from pathlib import Path
 
 from blocks.commands import Confinement, Limits, run
 from blocks.errors import HostFault, Transient, UnsafeImage
+from blocks.images.progress import Percents
+from blocks.images.qemu_img import run_copy
 
 #: LUKS's key derivation takes memory and seconds of its own.
 _LIMITS = Limits(memory_bytes=2 * 1024**3, cpu_s=3600)
@@ -90,6 +92,38 @@ def create_overlay(base: Path, path: Path, passphrase: str, size_bytes: int) -> 
         words += ["-F", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=key"]
         words += [str(path), str(size_bytes)]
         _measured(words, _LIMITS, handle)
+    return words
+
+
+def copy(
+    base: Path, path: Path, passphrase: str, size_bytes: int, limit_bytes: int, tell: Percents
+) -> list[str]:
+    """Create an encrypted qcow2 with all that an encrypted base holds, under a key of its own.
+
+    Args:
+        base: An encrypted qcow2.
+        path: The file to make.
+        passphrase: What opens both.
+        size_bytes: Its virtual size; not less than the base's.
+        limit_bytes: The most that the file may have.
+        tell: Told now and then how far it is.
+
+    Returns:
+        The command.
+
+    Raises:
+        HostFault: The base cannot be read, or there is no room.
+        Transient: QEMU could not measure how fast this host derives a key.
+    """
+    with _key(passphrase) as (handle, key):
+        words = ["qemu-img", "create", "-q", *key, "-f", "qcow2"]
+        words += ["-o", "encrypt.format=luks,encrypt.key-secret=key", str(path), str(size_bytes)]
+        _measured(words, _LIMITS, handle)
+        words = ["qemu-img", "convert", "-n", "--target-is-zero", *key]
+        words += ["--image-opts", "--target-image-opts", _options(base), _options(path)]
+        limits = replace(_LIMITS, file_bytes=limit_bytes)
+        confined = Confinement(limits, reads=(base,), writes=(path,))
+        run_copy(words, confined, tell, pass_fds=(handle,))
     return words
 
 

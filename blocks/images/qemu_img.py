@@ -7,11 +7,13 @@ opens whatever a header names (CVE-2024-32498, CVE-2026-24708). So no call here 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blocks.commands import Confinement, Limits, run
 from blocks.errors import Conflict, HostFault
+from blocks.images.progress import Percents, told_to
 from blocks.resources.image import ImageFormat
 
 #: As Nova's: one gigabyte of address space, half a minute of processor time.
@@ -184,6 +186,7 @@ def convert_untrusted(
     source_format: str,
     target: Path,
     outcome: Outcome,
+    tell: Percents | None = None,
 ) -> list[str]:
     """Copy a disk that anybody may have made: QEMU reaches these two files only.
 
@@ -192,6 +195,7 @@ def convert_untrusted(
         source_format: Its format.
         target: The file to make.
         outcome: What it is to be.
+        tell: Told now and then how far it is.
 
     Returns:
         The command.
@@ -205,9 +209,33 @@ def convert_untrusted(
     words += [str(source), str(target)]
     target.touch()
     limits = replace(_COPY_LIMITS, file_bytes=outcome.limit_bytes)
-    confined = Confinement(limits, reads=(source,), writes=(target,))
-    run(*words, limits=confined, timeout_s=_COPY_TIMEOUT_S)
+    run_copy(words, Confinement(limits, reads=(source,), writes=(target,)), tell)
     return words
+
+
+def run_copy(
+    words: Sequence[str],
+    confined: Confinement,
+    tell: Percents | None,
+    pass_fds: Sequence[int] = (),
+) -> None:
+    """Run a `qemu-img convert`, and tell meanwhile how far it is.
+
+    Raises:
+        HostFault: It failed.
+    """
+    if tell is None:
+        run(*words, limits=confined, timeout_s=_COPY_TIMEOUT_S, pass_fds=pass_fds)
+        return
+    program, verb, *rest = words
+    with told_to(tell) as said:
+        run(
+            *(program, verb, "-p", *rest),
+            limits=confined,
+            timeout_s=_COPY_TIMEOUT_S,
+            pass_fds=pass_fds,
+            output=said,
+        )
 
 
 def check_untrusted(path: Path, disk_format: str) -> None:

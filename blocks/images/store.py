@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blocks import changes
-from blocks.errors import Conflict, InvalidRequest, UnsafeImage
-from blocks.images import encryption, leftovers, qemu_img
+from blocks.errors import Conflict, UnsafeImage
+from blocks.images import disks, leftovers
 from blocks.images.access.base import Method
 from blocks.images.access.opening import open_access
 from blocks.images.build import Builder, BuiltImage
@@ -19,11 +19,12 @@ from blocks.images.cloud_init import CloudInit, GuestFiles
 from blocks.images.config_drive import build_config_drive
 from blocks.images.editing import Editor
 from blocks.images.exports import Exports
-from blocks.images.files import part_of, replacing
+from blocks.images.files import part_of
 from blocks.images.injection import Injector
 from blocks.images.intake.download import Downloader
 from blocks.images.intake.importing import Intake
 from blocks.images.intake.reach import Network, Reach
+from blocks.images.progress import Percents
 from blocks.images.recipe import BusyboxRecipe, DebianRecipe, all_recipes, find_recipe
 from blocks.inventory import Found
 from blocks.resources.image import Image, ImageFormat
@@ -137,8 +138,37 @@ class ImageStore:
         """Remove bases that nothing needs from this host's cache; see `BaseCache`."""
         return self._cache.remove_others(needed, idle)
 
+    def create_disk(
+        self,
+        base: Path,
+        base_format: ImageFormat,
+        path: Path,
+        copied: Percents | None = None,
+    ) -> None:
+        """Create a qcow2 disk on a base, owned by its directory's owner; see `disks`.
+
+        Args:
+            base: The base, from `fetch_base`.
+            base_format: Its format.
+            path: The disk.
+            copied: A full copy that needs no base, instead of an overlay; told how far it is.
+
+        Raises:
+            Conflict: Another disk is there already.
+            HostFault: There is no room for it.
+        """
+        if copied is None:
+            disks.create(base, base_format, path)
+        else:
+            disks.copy(base, base_format, path, copied)
+
     def create_encrypted_disk(
-        self, base: Path, path: Path, passphrase: str, size_bytes: int
+        self,
+        base: Path,
+        path: Path,
+        passphrase: str,
+        size_bytes: int,
+        copied: Percents | None = None,
     ) -> None:
         """Create an encrypted qcow2 disk on an encrypted base, at its size from the start.
 
@@ -147,71 +177,24 @@ class ImageStore:
             path: The disk.
             passphrase: The key of both.
             size_bytes: What the guest sees.
+            copied: A full copy that needs no base, instead of an overlay; told how far it is.
 
         Raises:
             Conflict: Another disk is there already.
+            HostFault: There is no room for it.
         """
-        if path.exists():
-            seen = qemu_img.info(path, ImageFormat.QCOW2)
-            if seen.backing_file != str(base) or not seen.encrypted:
-                raise Conflict(
-                    f"the disk {path} is there, and is another one", hint="roll back the build"
-                )
-            return
-        with replacing(path, mode=0o600) as part:
-            words = encryption.create_overlay(base, part, passphrase, size_bytes)
-        changes.record(f"Created on its base the encrypted disk {path}", [*words[:-2], str(path)])
-
-    def create_disk(
-        self, base: Path, base_format: ImageFormat, path: Path, copy: bool = False
-    ) -> None:
-        """Create a qcow2 disk on a base, owned by its directory's owner.
-
-        Args:
-            base: The base, from `fetch_base`.
-            base_format: Its format.
-            path: The disk.
-            copy: A full copy that needs no base, instead of an overlay.
-
-        Raises:
-            Conflict: Another disk is there already.
-        """
-        if path.exists():
-            expected = None if copy else str(base)
-            seen = qemu_img.info(path, ImageFormat.QCOW2)
-            if seen.backing_file != expected:
-                raise Conflict(
-                    f"the disk {path} is there, with another base: {seen.backing_file}",
-                    hint="roll back the build first",
-                )
-            return
-        with replacing(path, mode=0o600) as part:
-            if copy:
-                words = qemu_img.convert(base, base_format, part, ImageFormat.QCOW2)
-            else:
-                words = qemu_img.create_overlay(base, base_format, part)
-        what = "Copied the base into" if copy else "Created on its base"
-        changes.record(f"{what} the disk {path}", [*words[:-1], str(path)])
+        if copied is None:
+            disks.create_encrypted(base, path, passphrase, size_bytes)
+        else:
+            disks.copy_encrypted(base, path, passphrase, size_bytes, copied)
 
     def resize_disk(self, path: Path, size_bytes: int) -> None:
-        """Make a disk that large; never smaller.
-
-        Args:
-            path: A qcow2 that no guest is using.
-            size_bytes: Its new virtual size.
+        """Make a qcow2 disk that no guest is using that large; never smaller.
 
         Raises:
             InvalidRequest: It is larger already.
         """
-        now = qemu_img.info(path, ImageFormat.QCOW2).virtual_size_bytes
-        if now > size_bytes:
-            raise InvalidRequest(
-                f"the disk has {now} bytes, more than the {size_bytes} it should have",
-                hint="choose a flavor with a larger disk",
-            )
-        if now < size_bytes:
-            words = qemu_img.resize(path, ImageFormat.QCOW2, size_bytes)
-            changes.record(f"Resized the disk {path} from {now} to {size_bytes} bytes", words)
+        disks.resize(path, size_bytes)
 
     def remove_disk(self, path: Path) -> None:
         """Remove a disk or config drive, and what a killed step left of making it."""

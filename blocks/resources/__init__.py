@@ -3,6 +3,7 @@
 from blocks.resources.address_forms import RouteForm
 from blocks.resources.compute import (
     Clocks,
+    DiskMode,
     Flavor,
     FlavorLimits,
     Host,
@@ -60,6 +61,7 @@ __all__ = [
     "CheckRequest",
     "CleanRequest",
     "Clocks",
+    "DiskMode",
     "EditRequest",
     "ExternalNetworkForm",
     "FirewallRule",

@@ -55,13 +55,27 @@ class FlavorLimits(Resource):
     net_kib_s: int | None = Field(default=None, ge=1)
 
 
+class DiskMode(StrEnum):
+    """How a root disk begins (Nova's `images_type`: `qcow2`, or `flat`).
+
+    Attributes:
+        CHAINED: An overlay on the image's base in the host's cache: made at once, and takes
+            only the room of what the guest writes.
+        FLAT: A full copy, sparse, that needs no other file.
+    """
+
+    CHAINED = "chained"
+    FLAT = "flat"
+
+
 class Flavor(Resource):
-    """A size of instance."""
+    """A size of instance, and what its root disk is made as."""
 
     name: ResourceName
     vcpus: int = Field(ge=1, le=64)
     ram_mib: int = Field(ge=64, le=1024 * 1024)
     disk_gib: int = Field(ge=1, le=64 * 1024)
+    disk_mode: DiskMode = DiskMode.CHAINED
     limits: FlavorLimits = FlavorLimits()
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from blocks.errors import HostFault, NotFound
-from blocks.resources import Flavor, Host
+from blocks.resources import DiskMode, Flavor, Host
 from blocks.state.database import Database
 from blocks.state.tables import ClaimRow, FlavorRow, HostRow
 from blocks.state.tables.base import now
@@ -24,7 +24,7 @@ class Flavors:
     def put(self, flavor: Flavor) -> None:
         """Record a flavor, or change it; instances keep the one they were made with."""
         with self._database.write() as session:
-            session.merge(FlavorRow(**flavor.model_dump()))
+            session.merge(FlavorRow(**flavor.model_dump(mode="json")))
 
     def get(self, name: str) -> Flavor:
         """A flavor.
@@ -39,6 +39,18 @@ class Flavors:
                 raise NotFound(f"there is no flavor {name!r}; there are: {known or 'none'}")
             return self._model(row)
 
+    def delete(self, name: str) -> None:
+        """Forget a flavor; instances keep the one they were made with.
+
+        Raises:
+            NotFound: The message lists those that there are.
+        """
+        self.get(name)
+        with self._database.write() as session:
+            row = session.get(FlavorRow, name)
+            if row is not None:
+                session.delete(row)
+
     def list(self) -> list[Flavor]:
         """All flavors, the smallest first."""
         with self._database.read() as session:
@@ -52,6 +64,7 @@ class Flavors:
             vcpus=row.vcpus,
             ram_mib=row.ram_mib,
             disk_gib=row.disk_gib,
+            disk_mode=DiskMode(row.disk_mode),
             limits=row.limits,
         )
 

@@ -178,12 +178,6 @@ class Images:
         with self._database.read() as session:
             _refuse_if_used(session, image_id)
 
-    def in_use(self) -> set[str]:
-        """The ids of the images that living instances were made from."""
-        with self._database.read() as session:
-            living = InstanceRow.live_name.is_not(None)
-            return set(session.scalars(select(InstanceRow.image_id).where(living)))
-
     def delete(self, image_id: str) -> None:
         """Forget an image."""
         with self._database.write() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from alembic.config import Config
 from sqlalchemy import text
 
 from blocks.errors import Conflict, NotFound
-from blocks.resources import Image, ImageFormat
+from blocks.resources import DiskMode, Flavor, Image, ImageFormat, Instance, InstanceStatus
 from blocks.state import StateStore, migrations
 from blocks.state.images import retired_name
 from blocks.state.tables.base import now
@@ -140,8 +141,28 @@ def test_a_store_from_before_versions(tmp_path: Path) -> None:
             ),
             {"document": document},
         )
+        connection.execute(text("INSERT INTO flavors VALUES ('tiny', 1, 256, 1, '{}')"))
         connection.commit()
     bring_to("head")
+    assert store.flavors.get("tiny").disk_mode is DiskMode.CHAINED
+    flat = Flavor(name="flat", vcpus=1, ram_mib=256, disk_gib=1, disk_mode=DiskMode.FLAT)
+    store.flavors.put(flat)
+    assert store.flavors.get("flat") == flat
+    tenant = store.tenants.create("some")
+    store.instances.record(
+        Instance(
+            id="v",
+            tenant_id=tenant,
+            name="vm",
+            status=InstanceStatus.ACTIVE,
+            flavor=flat,
+            image_id="i",
+            image_name="micro",
+            request_id="r",
+            created_at=now(),
+            updated_at=now(),
+        )
+    )
     image = store.images.get("i")
     assert (image.version, image.reference) == ("1", "micro")
     second = image.model_copy(update={"id": "j" * 8, "version": "2", "source": "/x"})
@@ -149,6 +170,14 @@ def test_a_store_from_before_versions(tmp_path: Path) -> None:
     bring_to("0003", command.downgrade)
     with store.database.connect() as connection:
         rows = connection.execute(text("SELECT name, document FROM images ORDER BY id")).all()
+        flavors = connection.execute(
+            text("SELECT name, vcpus, ram_mib, disk_gib FROM flavors ORDER BY name")
+        ).all()
+        columns = {row[1] for row in connection.execute(text("PRAGMA table_info(flavors)"))}
+        embedded = connection.execute(text("SELECT flavor FROM instances")).scalar_one()
+    assert [tuple(row) for row in flavors] == [("flat", 1, 256, 1), ("tiny", 1, 256, 1)]
+    assert "disk_mode" not in columns
+    assert json.loads(embedded) == flat.model_dump(mode="json", exclude={"disk_mode"})
     assert [row[0] for row in rows] == ["micro", retired_name("micro", "j" * 8)]
     assert "source" not in rows[1][1] and "version" not in rows[1][1]
     store.database.dispose()

@@ -20,6 +20,7 @@ class FlavorRow(Base):
     vcpus: Mapped[int]
     ram_mib: Mapped[int]
     disk_gib: Mapped[int]
+    disk_mode: Mapped[str]
     limits: Mapped[dict[str, Any]]
 
 

@@ -1,4 +1,4 @@
-"""Images: a version, which tells images of one name apart; tenants' policy on certificates
+"""Images: versions tell those of one name apart; certificates as a policy; flavors' disk mode
 
 Revision: 0004
 Revises: 0003
@@ -31,10 +31,17 @@ def upgrade() -> None:
         "tenants",
         sa.Column("certified_images", sa.Boolean(), server_default=sa.false(), nullable=False),
     )
+    op.add_column(
+        "flavors",
+        sa.Column("disk_mode", sa.String(), server_default="chained", nullable=False),
+    )
 
 
 def downgrade() -> None:
     op.drop_column("tenants", "certified_images")
+    op.drop_column("flavors", "disk_mode")
+    # A disk that is a full copy needs nothing of the program.
+    op.execute("UPDATE instances SET flavor = json_remove(flavor, '$.disk_mode')")
     _make_anew("0003")
     # Of several versions the oldest keeps the name; the others are called by their ids. The
     # program of that time knows none of the new fields, and takes none that it does not know.
