@@ -95,7 +95,7 @@ class BaseCache:
                         f"the catalogue says {image.sha256}",
                         hint="build or import the image again",
                     )
-                inspect(part, image.format)
+                inspect(part, image.format, encrypted=image.encrypted)
         changes.record(f"Fetched the base of image {image.name}", ["cp", image.path, str(base)])
         return base
 
