@@ -67,8 +67,10 @@ POLICY: Mapping[str, Rule] = {
     "certificate:create": Rule("member", "certify an image"),
     "image:install": Rule("admin", "install an image from a medium of the host"),
     "image:create": Rule("member", "build an image"),
+    "image:create:folder": Rule("admin", "build by a recipe in a folder of the host"),
     "image:create:public": Rule("admin", "make an image public"),
     "image:delete": Rule("member", "delete an image"),
+    "flavor:change": Rule("admin", "make or delete flavors"),
     "key:create": Rule("member", "record a key pair"),
     "any:foreign": Rule("admin", "see or change what is another tenant's"),
 }

@@ -36,7 +36,10 @@ class Flavors:
             row = session.get(FlavorRow, name)
             if row is None:
                 known = ", ".join(session.scalars(select(FlavorRow.name).order_by(FlavorRow.name)))
-                raise NotFound(f"there is no flavor {name!r}; there are: {known or 'none'}")
+                raise NotFound(
+                    f"there is no flavor {name!r}; there are: {known or 'none'}",
+                    hint="`fifty flavor list` shows them",
+                )
             return self._model(row)
 
     def delete(self, name: str) -> None:

@@ -54,7 +54,10 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "rollback": ("vm_runs", "Undo a build that did not get to its end."),
     },
     "vm snapshot": {
-        "create": ("vm_snapshots", "Snapshot its root disk; volumes and encrypted disks have none."),
+        "create": (
+            "vm_snapshots",
+            "Snapshot its root disk; volumes and encrypted disks have none.",
+        ),
         "list": ("vm_snapshots", "List its snapshots."),
         "revert": ("vm_snapshots", "Bring it back to a snapshot."),
         "delete": ("vm_snapshots", "Delete a snapshot; what was written since stays."),
@@ -93,6 +96,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "image": {
         "build": ("images", "Build an image by a recipe."),
+        "recipes": ("images", "List the recipes that images can be built by."),
         "import": ("image_import", "Import an image from a file or a URL."),
         "install": ("image_install", "Install an image from an installer's medium."),
         "edit": ("image_files", "Make an image from another one by changing files in it."),
@@ -107,6 +111,12 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "share": ("image_catalogue", "Let one more tenant use an image."),
         "unshare": ("image_catalogue", "Let a tenant use it no more."),
         "delete": ("images", "Delete an image that no VM was made from."),
+    },
+    "flavor": {
+        "create": ("flavors", "Make a flavor."),
+        "list": ("flavors", "List the flavors."),
+        "show": ("flavors", "Show a flavor."),
+        "delete": ("flavors", "Delete a flavor; VMs keep theirs."),
     },
     "tenant": {
         "create": ("tenants", "Make a tenant."),
@@ -133,6 +143,7 @@ _HELP = {
     "floating-ip": "Addresses outside that lead to VMs.",
     "security-group": "Security groups: what may pass to and from VMs.",
     "image": "Images.",
+    "flavor": "Flavors: the sizes that VMs come in.",
     "tenant": "Tenants, their tokens and their quota.",
     "key": "Key pairs for logging in to VMs.",
 }

@@ -66,6 +66,7 @@ def vm_in_full(store: StateStore, instance: Instance) -> dict[str, Any]:
         "vcpus": flavor.vcpus,
         "ram_mib": flavor.ram_mib,
         "disk_gib": flavor.disk_gib,
+        "disk_mode": flavor.disk_mode.value,
         "volumes": [
             volume.model_dump(mode="json", include={"id", "size_gib", "device", "path"})
             for volume in store.volumes.of(instance.id)

@@ -151,7 +151,8 @@ def _show_fault(fault: dict[str, Any]) -> None:
 def _flavor(found: dict[str, Any]) -> str | None:
     if found["flavor"] is None:
         return None
-    size = f"{found['vcpus']} vcpu, {found['ram_mib']} MiB, {found['disk_gib']} GiB"
+    flat = " flat" if found["disk_mode"] == "flat" else ""
+    size = f"{found['vcpus']} vcpu, {found['ram_mib']} MiB, {found['disk_gib']} GiB{flat}"
     return f"{found['flavor']} ({size})"
 
 
