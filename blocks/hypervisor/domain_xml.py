@@ -72,12 +72,10 @@ def compose_domain(spec: GuestSpec, chains: Mapping[str, Sequence[BackingFile]])
     etree.SubElement(power, "suspend-to-disk", enabled="no")
     devices = etree.SubElement(root, "devices")
     _text(devices, "emulator", str(spec.emulator))
-    for disk in spec.disks:
-        _disk(devices, disk, chains.get(disk.target, ()))
-    for number, medium in enumerate(spec.media):
-        _medium(devices, medium, number)
-    if spec.media:
-        _boot_in_order(devices)
+    disks = [_disk(devices, disk, chains.get(disk.target, ())) for disk in spec.disks]
+    media = [_medium(devices, medium, number) for number, medium in enumerate(spec.media)]
+    if media:
+        _boot_in_order(disks[0], media[0])
     _place_on_sata(devices)
     _controllers(devices, spec)
     for interface in spec.interfaces:
@@ -182,8 +180,10 @@ def _source(parent: etree._Element, path: str, secret: UUID | None = None) -> No
         etree.SubElement(encryption, "secret", type="passphrase", uuid=str(secret))
 
 
-def _disk(devices: etree._Element, disk: DiskSpec, chain: Sequence[BackingFile]) -> None:
-    element = etree.SubElement(devices, "disk", type="file", device="disk")
+def _disk(devices: etree._Element, disk: DiskSpec, chain: Sequence[BackingFile]) -> etree._Element:
+    # QEMU has no read-only disks on SATA, but drives for media.
+    device = "cdrom" if disk.readonly and disk.bus == "sata" else "disk"
+    element = etree.SubElement(devices, "disk", type="file", device=device)
     # writeback: a base image is read once into the host's page cache, for all guests;
     # the guest's flushes still reach the disk.
     driver = etree.SubElement(
@@ -200,6 +200,7 @@ def _disk(devices: etree._Element, disk: DiskSpec, chain: Sequence[BackingFile])
     if disk.serial:
         _text(element, "serial", disk.serial)
     etree.SubElement(element, "alias", name=disk.alias)
+    return element
 
 
 def _chain(disk: etree._Element, chain: Sequence[BackingFile], secret: UUID | None) -> None:
@@ -211,7 +212,7 @@ def _chain(disk: etree._Element, chain: Sequence[BackingFile], secret: UUID | No
     etree.SubElement(below, "backingStore")
 
 
-def _medium(devices: etree._Element, path: Path, number: int) -> None:
+def _medium(devices: etree._Element, path: Path, number: int) -> etree._Element:
     """A drive with a medium; from the end of the alphabet, so that it never meets a disk."""
     element = etree.SubElement(devices, "disk", type="file", device="cdrom")
     etree.SubElement(element, "driver", name="qemu", type=ImageFormat.RAW.value)
@@ -219,17 +220,16 @@ def _medium(devices: etree._Element, path: Path, number: int) -> None:
     etree.SubElement(element, "target", dev=f"sd{chr(ord('z') - number)}", bus="sata")
     etree.SubElement(element, "readonly")
     etree.SubElement(element, "alias", name=f"ua-medium-{number}")
+    return element
 
 
-def _boot_in_order(devices: etree._Element) -> None:
-    """The root disk is tried first, then the first medium: the installer's.
+def _boot_in_order(*drives: etree._Element) -> None:
+    """Have the firmware try these, one after the other: the root disk, the installer's medium.
 
     Of `<boot dev='cdrom'/>` libvirt makes the drive with the lowest letter, and no other.
     """
-    root, first = devices.find("disk[@device='disk']"), devices.find("disk[@device='cdrom']")
-    for order, drive in enumerate((root, first), 1):
-        if drive is not None:
-            etree.SubElement(drive, "boot", order=str(order))
+    for order, drive in enumerate(drives, 1):
+        etree.SubElement(drive, "boot", order=str(order))
 
 
 def _place_on_sata(devices: etree._Element) -> None:

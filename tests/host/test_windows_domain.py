@@ -99,8 +99,9 @@ def test_an_empty_disk_makes_the_installer_boot(lab: Lab, virtio: bool) -> None:
     live = started(lab, spec)
     # Its disk has no boot sector: the firmware goes on to the first drive.
     says(directory / "console.log", SAYS)
-    drives = said(live, "devices/disk[@device='cdrom']/source", "file")
-    assert [Path(one).name for one in drives] == ["installer.iso", "answers.iso"]
+    drives = {Path(one).name for one in said(live, "devices/disk[@device='cdrom']/source", "file")}
+    # Without virtio the config drive is in a drive, too: SATA has no read-only disks.
+    assert drives == {"installer.iso", "answers.iso"} | (set() if virtio else {"config.iso"})
     buses = set(said(live, "devices/disk[@device='disk']/target", "bus"))
     models = set(said(live, "devices/interface/model", "type"))
     assert (buses, models) == (({"virtio"}, {"virtio"}) if virtio else ({"sata"}, {"e1000e"}))
@@ -130,7 +131,7 @@ def test_a_vm_of_an_image_has_the_machine_that_it_asks_for(lab: Lab, virtio: boo
     spec = lab.host.guest_spec(lab.instance, [lab.binding], [lab.volume], directory, image)
     live = started(lab, spec)
     says(directory / "console.log", SAYS)
-    disks = said(live, "devices/disk[@device='disk']/target", "dev")
+    disks = said(live, "devices/disk/target", "dev")
     models = said(live, "devices/interface/model", "type")
     assert (disks, models) == (
         (["vda", "vdb", "vdz"], ["virtio"]) if virtio else (["sda", "sdb", "sdz"], ["e1000e"])
