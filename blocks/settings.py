@@ -38,6 +38,8 @@ class Settings(BaseSettings):
         openvswitch_directory: Where Open vSwitch's database listens, where it is neither
             the system's place nor ours.
         mirror: Debian mirror for image builds; none means the one of this host's apt.
+        ubuntu_mirror: Ubuntu mirror for image builds; none means the one of this host's apt,
+            or `/ubuntu` beside its Debian mirror, where that has it.
         image_limit_gib: The largest image that an import takes, also unpacked.
         import_networks: Networks that images may be fetched from although their addresses
             are not public, as a JSON list: `["10.1.0.0/16"]`.
@@ -67,6 +69,7 @@ class Settings(BaseSettings):
     openvswitch: Literal["system", "own"] = "system"
     openvswitch_directory: Path | None = None
     mirror: str | None = None
+    ubuntu_mirror: str | None = None
     image_limit_gib: float = Field(default=100.0, gt=0)
     import_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     boot_wait_s: float | None = Field(default=None, gt=0)
@@ -90,6 +93,11 @@ class Settings(BaseSettings):
     def images(self) -> Path:
         """The image catalogue's files; `images/cache` holds this host's bases."""
         return self.home / "images"
+
+    @property
+    def recipes(self) -> Path:
+        """The site's own recipes, a folder each; made by the operator."""
+        return self.home / "recipes"
 
     @property
     def instances(self) -> Path:

@@ -70,7 +70,8 @@ class World:
         """The image files."""
         return ImageStore(
             self.settings.images,
-            self.settings.mirror,
+            {"debian": self.settings.mirror, "ubuntu": self.settings.ubuntu_mirror},
+            self.settings.recipes,
             limit_bytes=int(self.settings.image_limit_gib * 1024**3),
             networks=self.settings.import_networks,
         )

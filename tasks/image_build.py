@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
 
-from blocks.errors import Conflict, InvalidRequest, NotFound
-from blocks.images import ImageStore
+from blocks.errors import Conflict, InvalidRequest
+from blocks.images import ImageStore, Recipe
+from blocks.images.recipe import recorded_recipe
 from blocks.resources import CaptureRequest, EditRequest, Image, ImageRequest, ImportRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from tasks.draft import describe_all
 from tasks.ends import Kind
 from tasks.image_names import admitted, named
-from tasks.policy import allows
+from tasks.policy import allows, check_policy
 from tasks.step import Catalogue
 from tasks.subject import BuildSubject
 
@@ -38,6 +40,14 @@ class ImageBuild(BuildSubject):
     def request(self) -> ImageRequest:
         """The request, valid (from step 2 on)."""
         return ImageRequest.model_validate(self.build.request)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as it was when it was asked for (from step 2 on)."""
+        noted = self.build.plan.get("recipe")
+        if noted is None:  # The build began before recipes were recorded.
+            return self.images.recipes.find(self.request.recipe)
+        return recorded_recipe(noted)
 
     @cached_property
     def import_request(self) -> ImportRequest:
@@ -64,23 +74,42 @@ step = IMAGE.stage("I")
 def validate_image(
     build: Build, form: dict[str, Any], images: ImageStore, store: StateStore
 ) -> str:
-    """Look at the whole request: the caller, the recipe, and that the name is free."""
+    """Look at the whole request: the caller, the recipe, and that the name is free.
+
+    The recipe is recorded with the build, its files included: whatever becomes of its folder,
+    that is what is built. The site's own recipes are root's, and so as good as those that
+    come with Fifty Steps: whoever may build images may build by them. A build runs packages'
+    scripts as root, so any other folder is an admin's to name.
+    """
     caller = admitted(build, store, "image:create")
     wrong = describe_all(ImageRequest, form)
     if wrong:
         raise InvalidRequest("the image request is wrong", details=wrong)
     request = ImageRequest.model_validate(form)
-    known = sorted(recipe.name for recipe in images.recipes())
-    if request.recipe not in known:
-        raise NotFound(
-            f"there is no recipe {request.recipe!r}; there are: {', '.join(known)}",
-            hint="`fifty image build RECIPE`",
-        )
+    recipe = _recipe(request, caller, images)
+    store.builds.note(build.id, recipe=recipe.model_dump(mode="json"))
     name = request.name or request.recipe
     store.builds.update(build.id, name=name)
     if there := named(build, store, caller, name):
         store.builds.note(build.id, replaces=_replaceable(there[0], request))
     return name
+
+
+def _recipe(request: ImageRequest, caller: Caller, images: ImageStore) -> Recipe:
+    """The recipe that is asked for.
+
+    Raises:
+        NotFound: There is none.
+        InvalidRequest: It is wrong.
+        Denied: It is in a folder of its own, and the caller is no admin.
+    """
+    if request.folder is None:
+        return images.recipes.find(request.recipe)
+    check_policy(caller, "image:create:folder")
+    found = images.recipes.read(Path(request.folder))
+    if found.name != request.recipe:
+        raise InvalidRequest(f"the recipe in {request.folder} is called {found.name!r}")
+    return found
 
 
 def _replaceable(image: Image, request: ImageRequest) -> str:
@@ -110,10 +139,10 @@ def remove_file(build: Build, images: ImageStore) -> None:
 
 @step(2, "Build the image", undo=remove_file)
 def build_file(
-    build: Build, request: ImageRequest, images: ImageStore, store: StateStore
+    build: Build, recipe: Recipe, images: ImageStore, store: StateStore
 ) -> dict[str, Any]:
     """Build the image's file by its recipe: packages, boot loader, first-boot software."""
-    built = images.build(request.recipe, build.id, get_run_logger().info)
+    built = images.build(recipe, build.id, get_run_logger().info)
     document = built.model_dump(mode="json")
     store.builds.note(build.id, built=document)
     return document
@@ -128,7 +157,7 @@ def forget_image(build: Build, store: StateStore) -> None:
 
 
 @step(3, "Record the image", undo=forget_image)
-def record_image(build: Build, caller: Caller, request: ImageRequest, store: StateStore) -> str:
+def record_image(build: Build, caller: Caller, recipe: Recipe, store: StateStore) -> str:
     """Record the image in the catalogue, with checksum and sizes: it is active now.
 
     Here Glance keeps the record and the data apart (`glance.api.v2.images`). Where it
@@ -144,7 +173,8 @@ def record_image(build: Build, caller: Caller, request: ImageRequest, store: Sta
             tenant_id=caller.tenant_id,
             name=build.name,
             visibility="public" if allows(caller, "image:create:public") else "private",
-            recipe=request.recipe,
+            recipe=recipe.name,
+            source=f"recipe {recipe.name}, SHA-256 {recipe.sha256}",
             built_at=now(),
             report={"cloud_init": cloud_init} if cloud_init else None,
         ),

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from blocks.images.packages import PackageSource
-from blocks.images.recipe import find_recipe
+from blocks.images.recipe_book import RecipeBook
 
 #: An environment variable: the directory with what was fetched. Not set where there is a mirror.
 VARIABLE = "TESTS_PACKAGES"
@@ -18,7 +18,7 @@ def fetch(directory: Path) -> Path:
     Raises:
         FiftyError: They cannot be had.
     """
-    recipe, source = find_recipe("micro"), PackageSource(directory)
+    recipe, source = RecipeBook().find("micro"), PackageSource(directory)
     source.with_dependencies(recipe.packages)
     source.kernel(recipe.kernel)
     return directory / "archives"

@@ -3,7 +3,7 @@
 from blocks.images.build import BuildProgress, BuiltImage
 from blocks.images.cache import FetchProgress
 from blocks.images.inspection import Inspection, inspect
-from blocks.images.recipe import BusyboxRecipe, DebianRecipe
+from blocks.images.recipe import BusyboxRecipe, DebianRecipe, Recipe
 from blocks.images.store import ImageStore
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "FetchProgress",
     "ImageStore",
     "Inspection",
+    "Recipe",
     "inspect",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +18,7 @@ from blocks.images.files import part_of, replacing
 from blocks.images.inspection import inspect
 from blocks.images.locks import locked
 from blocks.images.packages import PackageSource
-from blocks.images.recipe import BusyboxRecipe, DebianRecipe
+from blocks.images.recipe import BusyboxRecipe, Recipe
 from blocks.resources.base import Sha256
 from blocks.resources.image import ImageFormat
 
@@ -60,18 +60,18 @@ class Builder:
         store: Where finished images go.
         scratch: Where one directory a build is made, and removed again.
         packages: Kept between builds: downloaded packages.
-        mirror: A Debian mirror's URL; none means what this host's apt is set up with.
+        mirrors: Mirrors' URLs by distribution; none means what this host's apt is set up with.
     """
 
-    def __init__(self, store: Path, scratch: Path, packages: Path, mirror: str | None) -> None:
+    def __init__(
+        self, store: Path, scratch: Path, packages: Path, mirrors: Mapping[str, str | None]
+    ) -> None:
         self._store = store
         self._scratch = scratch
         self._packages = packages
-        self._mirror = mirror
+        self._mirrors = mirrors
 
-    def build(
-        self, recipe: BusyboxRecipe | DebianRecipe, image_id: str, progress: BuildProgress
-    ) -> BuiltImage:
+    def build(self, recipe: Recipe, image_id: str, progress: BuildProgress) -> BuiltImage:
         """Build an image; if this very image was finished before, it is that one.
 
         Args:
@@ -149,11 +149,7 @@ class Builder:
         return self._store / f"{image_id}.json"
 
     def _build(
-        self,
-        recipe: BusyboxRecipe | DebianRecipe,
-        image_id: str,
-        scratch: Path,
-        progress: BuildProgress,
+        self, recipe: Recipe, image_id: str, scratch: Path, progress: BuildProgress
     ) -> BuiltImage:
         progress(f"putting the tree of {recipe.name} together from packages")
         with locked(self._packages / "lock"):
@@ -189,11 +185,9 @@ class Builder:
         changes.record(f"Built the image {recipe.name}", [*words[:-1], str(path)])
         return built
 
-    def _tree(
-        self, recipe: BusyboxRecipe | DebianRecipe, scratch: Path, progress: BuildProgress
-    ) -> Path:
+    def _tree(self, recipe: Recipe, scratch: Path, progress: BuildProgress) -> Path:
         if isinstance(recipe, BusyboxRecipe):
-            source = PackageSource(self._packages, self._mirror)
+            source = PackageSource(self._packages, self._mirrors.get("debian"))
             return busybox_guest.make_tree(recipe, source, scratch)
         progress(f"running mmdebstrap for {recipe.suite}")
-        return debian_guest.make_tree(recipe, self._mirror, self._packages, scratch)
+        return debian_guest.make_tree(recipe, self._mirrors, self._packages, scratch)

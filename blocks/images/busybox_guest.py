@@ -13,7 +13,7 @@ from blocks.commands import run
 from blocks.errors import HostFault
 from blocks.images.disk_layout import boot_menu, install_loader_files
 from blocks.images.packages import PackageSource
-from blocks.images.recipe import BusyboxRecipe
+from blocks.images.recipe import INITRD_SCRIPT, BusyboxRecipe
 
 _FOLDERS = (
     "bin",
@@ -162,7 +162,7 @@ def _make_initrd(
     shutil.copy2(busybox, tree / "bin" / "busybox")
     for applet in _INITRD_APPLETS:
         (tree / "bin" / applet).symlink_to("busybox")
-    shutil.copyfile(recipe.file("initrd.sh"), tree / "init")
+    (tree / "init").write_bytes(recipe.contents[INITRD_SCRIPT])
     (tree / "init").chmod(0o755)
     _install_modules(kernel_trees, recipe.early_modules, tree / "modules")
     names = sorted(os.path.relpath(path, tree) for path in tree.rglob("*"))

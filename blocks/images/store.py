@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from blocks import changes
 from blocks.errors import Conflict, UnsafeImage
@@ -25,7 +26,8 @@ from blocks.images.intake.download import Downloader
 from blocks.images.intake.importing import Intake
 from blocks.images.intake.reach import Network, Reach
 from blocks.images.progress import Percents
-from blocks.images.recipe import BusyboxRecipe, DebianRecipe, all_recipes, find_recipe
+from blocks.images.recipe import Recipe
+from blocks.images.recipe_book import RecipeBook
 from blocks.inventory import Found
 from blocks.resources.image import Image, ImageFormat
 from blocks.resources.request import InjectedFile
@@ -41,11 +43,13 @@ class ImageStore:
     Args:
         directory: `FIFTY_HOME/images`: `store/` holds the catalogue's files, `cache/` this
             host's bases, `build/`, `packages/` and `exports/` what is made on the way.
-        mirror: A Debian mirror's URL for builds; none means this host's apt.
+        mirrors: Mirrors' URLs for builds, by distribution; none means this host's apt.
+        recipes: The folder of the site's own recipes.
         limit_bytes: The largest file that an import takes, packed or unpacked.
         networks: Networks that are not public, and images are fetched from all the same.
 
     Attributes:
+        recipes: What can be built.
         intake: Takes in images from files and URLs.
         editor: Makes images from others by changing files in them.
     """
@@ -53,7 +57,8 @@ class ImageStore:
     def __init__(
         self,
         directory: Path,
-        mirror: str | None = None,
+        mirrors: Mapping[str, str | None] = MappingProxyType({}),
+        recipes: Path | None = None,
         limit_bytes: int = LIMIT_BYTES,
         networks: Sequence[Network] = (),
     ) -> None:
@@ -65,8 +70,9 @@ class ImageStore:
             self._directory / "store",
             self._directory / "build",
             self._directory / "packages",
-            mirror,
+            mirrors,
         )
+        self.recipes = RecipeBook(recipes)
 
         self.intake = Intake(
             self._directory / "store",
@@ -77,15 +83,13 @@ class ImageStore:
         )
         self.editor = Editor(self._directory / "store", self._directory / "build", self._exports)
 
-    def recipes(self) -> list[BusyboxRecipe | DebianRecipe]:
-        """What can be built."""
-        return all_recipes()
-
-    def build(self, recipe_name: str, image_id: str, progress: Callable[[str], None]) -> BuiltImage:
+    def build(
+        self, recipe: str | Recipe, image_id: str, progress: Callable[[str], None]
+    ) -> BuiltImage:
         """Build an image of a recipe into the catalogue's directory; twice is once.
 
         Args:
-            recipe_name: One of `recipes`.
+            recipe: What to build, or the name of one of `recipes`.
             image_id: The image's id, chosen before.
             progress: Told in words what is done next.
 
@@ -94,7 +98,9 @@ class ImageStore:
             Unsupported: This host lacks a package or a program.
             HostFault: A program failed.
         """
-        return self._builder.build(find_recipe(recipe_name), image_id, progress)
+        if isinstance(recipe, str):
+            recipe = self.recipes.find(recipe)
+        return self._builder.build(recipe, image_id, progress)
 
     def keep_cloud_init(self, image_id: str, files: GuestFiles) -> CloudInit | None:
         """Look at an image's cloud-init, and keep its schema; None where it has none.

@@ -54,7 +54,15 @@ class ImageRequest(Form):
 
     recipe: ResourceName = Field(
         title="Recipe",
-        description="How it is built: `micro` (boots in seconds) or `debian-12` (with cloud-init).",
+        description="How it is built: `micro` (boots in seconds), `debian-12`, `debian-13`, "
+        "`ubuntu` (with cloud-init), or one of the site's own.",
+    )
+    folder: str | None = Field(
+        default=None,
+        pattern=r"^/[ -~]*$",
+        max_length=4096,
+        title="Folder",
+        description="Where that recipe is, if it is none of the site's: for admins only.",
     )
     name: ResourceName | None = Field(
         default=None, title="Name", description="What it is called; empty: as its recipe."

@@ -96,7 +96,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "image": {
         "build": ("images", "Build an image by a recipe."),
-        "recipes": ("images", "List the recipes that images can be built by."),
+        "recipes": ("image_recipes", "List the recipes that images can be built by."),
         "import": ("image_import", "Import an image from a file or a URL."),
         "install": ("image_install", "Install an image from an installer's medium."),
         "edit": ("image_files", "Make an image from another one by changing files in it."),

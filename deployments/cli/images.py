@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from blocks.resources.image import image_reference
 from deployments.cli import documents, image_views, output
 from deployments.cli.context import (
@@ -34,12 +36,16 @@ def build(
     """Build an image by a recipe, such as micro or debian-12.
 
     Args:
-        recipe: Which one.
+        recipe: Which one (`fifty image recipes`), or the folder of an own one, as ./web.
         name: What the image is to be called (default: as the recipe).
         rebuild: Also if the image is there already: the new one takes its name when it is
             complete, and VMs that are there keep the old one.
     """
+    folder = Path(recipe).absolute() if "/" in recipe else None
+    recipe = folder.name if folder else recipe
     request: dict[str, object] = {"recipe": recipe, "credentials": credentials_name(credentials)}
+    if folder:
+        request["folder"] = str(folder)
     if name is not None:
         request["name"] = name
     if rebuild:

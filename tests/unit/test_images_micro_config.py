@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from blocks.images.recipe import RECIPES
+from blocks.images.recipe_book import RECIPES
 
 SCRIPT = RECIPES / "micro" / "config-drive.awk"
 KEY = "ssh-ed25519 AAAAC3Nza/+= me@home"

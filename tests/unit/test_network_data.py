@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from blocks.images.recipe import RECIPES
+from blocks.images.recipe_book import RECIPES
 from blocks.resources import Network, Port, PortBinding, Subnet
 from tasks.metadata import network_data
 
