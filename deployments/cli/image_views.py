@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-_LONG = ("report", "certificate")
+_LONG = ("report", "certificate", "chain")
 
 
 def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

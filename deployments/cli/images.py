@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from blocks.resources.image import image_reference
-from deployments.cli import documents, image_views, output
+from deployments.cli import documents, image_chains, image_views, output
 from deployments.cli.context import (
     AllTenants,
     Credentials,
@@ -102,12 +102,23 @@ def list(
 
 
 def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
-    """Show an image.
+    """Show an image: what is known of it, what it was made from, and what lies on it.
 
     Args:
-        name: The image's name or id.
+        name: The image: NAME, NAME:VERSION or its id.
     """
-    _tell(name, credentials, json=json)
+    scope = open_scope(credentials)
+    image = scope.image(name)
+    found = {**documents.image(image), "chain": image_chains.chain(scope, image)}
+    if json:
+        output.document(found)
+        return
+    # Imported where something is drawn only: the others are quick without it.
+    from deployments.cli import image_tree
+
+    output.facts(image_views.facts(found))
+    output.say()
+    image_tree.draw(found)
 
 
 def _tell(name: str, credentials: str | None, *, json: bool) -> None:
