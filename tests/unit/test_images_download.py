@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def test_a_server_without_ranges(server: WebServer, tmp_path: Path) -> None:
         (Served(CONTENT, length=None, endless=True), UnsafeImage, 32 * MIB),
         (Served(CONTENT, length=4 * MIB), Transient, 4 * MIB),
         (Served(CONTENT, breaks_at=0), Transient, 0),
+        (Served(length=None, headers={"Content-Length": "9" * 5000}), UnsafeImage, 0),
         (Served(CONTENT, headers={"Content-Encoding": "gzip"}), InvalidRequest, 32 * MIB),
         (Served(status=404), NotFound, 0),
         (Served(status=403), InvalidRequest, 0),
@@ -134,17 +136,23 @@ def test_a_redirect_is_followed(server: WebServer, tmp_path: Path) -> None:
     assert fetch(server, tmp_path / "f", name="/old") == CONTENT
 
 
-def test_a_server_that_dawdles(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("begin", "why"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", "only"),
+        (b"HTTP/1.1 200 OK\r\nX: ", "no answer within"),
+    ],
+    ids=["in the body", "in the headers"],
+)
+def test_a_server_that_dawdles(tmp_path: Path, begin: bytes, why: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        import threading
-
         over = threading.Event()
 
         def dawdle() -> None:
             connection, _ = server.accept()
             connection.recv(1000)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            connection.sendall(begin)
             while not over.wait(0.05):
                 try:
                     connection.sendall(b".")
@@ -154,11 +162,14 @@ def test_a_server_that_dawdles(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=dawdle)
         thread.start()
-        downloader = Downloader(LOOPBACK, Pace(window_s=0.3, least_bytes=500))
-        with pytest.raises(Transient, match="only"):
-            downloader.fetch(f"http://127.0.0.1:{port}/", tmp_path / "f", MIB, nothing)
-        over.set()
-        thread.join()
+        reach = Reach([ipaddress.ip_network("127.0.0.0/8")], answer_s=0.3)
+        downloader = Downloader(reach, Pace(window_s=0.3, least_bytes=500))
+        try:
+            with pytest.raises(Transient, match=why):
+                downloader.fetch(f"http://127.0.0.1:{port}/", tmp_path / "f", MIB, nothing)
+        finally:
+            over.set()
+            thread.join()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import struct
 import subprocess
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from tests.unit.hostile_images import (
     RAW,
     SIZE,
     SOUND,
+    VDI,
+    VMDK,
     Hostile,
     Make,
+    image,
     internal_luks,
 )
 
@@ -66,6 +70,69 @@ def test_inspecting_takes_little_memory(tmp_path: Path) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         inspect(path, SourceFormat(form))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+def vdi_of_a_vast_map(directory: Path) -> Path:
+    """With holes for a map of 4 GB, each entry of which stands for a block."""
+    path = image("vdi")(directory)
+    blocks = 10**9
+    with path.open("r+b") as file:
+        file.truncate(2**33)
+        for offset, form, value in (
+            (344, "<I", 2**32 - 512),
+            (368, "<Q", blocks << 20),
+            (384, "<I", blocks),
+            (388, "<I", blocks),
+        ):
+            file.seek(offset)
+            file.write(struct.pack(form, value))
+    return path
+
+
+def vmdk_with(directory: Path, old: bytes, new: bytes) -> Path:
+    """With other words in its descriptor."""
+    path = image("vmdk")(directory)
+    with path.open("r+b") as file:
+        file.seek(28)
+        start, length = (512 * value for value in struct.unpack("<QQ", file.read(16)))
+        file.seek(start)
+        text = file.read(length).rstrip(b"\0")
+        assert old in text
+        file.seek(start)
+        file.write(text.replace(old, new).ljust(length, b"\0"))
+    return path
+
+
+def vmdk_of_tiny_tables(directory: Path) -> Path:
+    """Of a terabyte, in grain tables of one grain each: holes for a directory of a gigabyte."""
+    capacity = 2**31
+    path = vmdk_with(directory, b"RW 131072 ", b"RW %d " % capacity)
+    with path.open("r+b") as file:
+        file.truncate(2**31)
+        for offset, form, value in ((12, "<QQ", (capacity, 8)), (44, "<I", (1,))):
+            file.seek(offset)
+            file.write(struct.pack(form, *value))
+    return path
+
+
+def vmdk_of_a_long_number(directory: Path) -> Path:
+    """With more digits than Python takes for a number."""
+    return vmdk_with(directory, b"RW 131072 ", b"RW %s " % (b"9" * 5000))
+
+
+@pytest.mark.parametrize(
+    ("form", "make", "why"),
+    [
+        (VDI, vdi_of_a_vast_map, "the vdi has a virtual size"),
+        (VMDK, vmdk_of_tiny_tables, "grain tables"),
+        (VMDK, vmdk_of_a_long_number, "extents"),
+    ],
+)
+def test_what_would_take_long_is_not_begun(
+    tmp_path: Path, form: SourceFormat, make: Make, why: str
+) -> None:
+    with pytest.raises(UnsafeImage, match=why):
+        inspect(make(tmp_path), form)
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 from blocks.errors import UnsafeImage
 
 SECTOR = 512
+#: Larger than any disk here, and small enough for its tables, and QEMU's, to stay small.
+LARGEST_DISK = 16 * 1024**4
 _CHUNK = 1024 * 1024
 
 

@@ -6,7 +6,7 @@ import struct
 from array import array
 from typing import BinaryIO
 
-from blocks.images.formats.reader import SECTOR, Reader
+from blocks.images.formats.reader import LARGEST_DISK, SECTOR, Reader
 
 _FIELDS = struct.Struct("<IIIII256sIIIIIIIQIIII16s16s16s16s")
 _FIELDS_AT = 64
@@ -44,6 +44,7 @@ def virtual_size(file: BinaryIO, length: int) -> int:
     image.require(block == _BLOCK and block_extra == 0, f"has blocks of {block} bytes")
     image.require(map_at % SECTOR == 0 and data_at % SECTOR == 0, "has a crooked map")
     image.require(map_at >= _FIELDS_AT + _FIELDS.size, "has a map within its header")
+    image.require(size <= LARGEST_DISK, f"has a virtual size of {size} bytes")
     image.require(0 < size <= blocks * _BLOCK, "has a map that is too small for its disk")
     image.require(blocks == -(-size // _BLOCK), f"has {blocks} blocks")
     image.require(allocated <= blocks, f"has {allocated} blocks of {blocks}")

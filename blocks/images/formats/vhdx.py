@@ -12,7 +12,7 @@ from array import array
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from blocks.images.formats.reader import Reader
+from blocks.images.formats.reader import LARGEST_DISK, Reader
 
 _KIB, _MIB = 1024, 1024 * 1024
 _HEADERS = (64 * _KIB, 128 * _KIB)
@@ -38,7 +38,6 @@ _ITEMS = {
     _PAGE_83: 16,
 }
 _HAS_PARENT = 2
-_LARGEST_DISK = 64 * 1024**4
 _PRESENT = 6
 #: States of a block: not there, undefined, zero, unmapped, (unmapped in QEMU), there.
 _STATES = frozenset((0, 1, 2, 3, 5, _PRESENT))
@@ -77,7 +76,7 @@ def virtual_size(file: BinaryIO, length: int) -> int:
         _MIB <= block <= 256 * _MIB and block & (block - 1) == 0, f"has blocks of {block} bytes"
     )
     image.require(sector in (512, 4096), f"has sectors of {sector} bytes")
-    image.require(0 < size <= _LARGEST_DISK, f"has a virtual size of {size} bytes")
+    image.require(0 < size <= LARGEST_DISK, f"has a virtual size of {size} bytes")
     _check_blocks(image, regions[_BAT], size, block, sector)
     return int(size)
 

@@ -13,16 +13,18 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from blocks.images.formats.reader import SECTOR, Reader
+from blocks.images.formats.reader import LARGEST_DISK, SECTOR, Reader
 
 _HEADER = struct.Struct("<4sIIQQQQIQQQB4sH")
 _AT_END = 0xFFFFFFFFFFFFFFFF
 #: QEMU reads so much of a descriptor, whatever its length.
 _LEAST_DESCRIPTOR = 20 * SECTOR
 _LONGEST_DESCRIPTOR = 1024 * 1024
+#: Grain tables of the largest disk, its grains the smallest that QEMU makes.
+_MOST_TABLES = LARGEST_DISK // (512 * 8 * SECTOR)
 _TYPES = (b"monolithicsparse", b"streamoptimized")
 _NO_PARENT = b"ffffffff"
-_EXTENT = re.compile(rb"^\s*(?:rw|rdonly|noaccess)\s+(\d+)\s+(\w+)\s", re.MULTILINE)
+_EXTENT = re.compile(rb"^\s*(?:rw|rdonly|noaccess)\s+(\d{1,20})\s+(\w+)\s", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def _check_directory(image: Reader, header: _Header) -> None:
     tables = -(-header.capacity // per_table)
     table_length = header.entries_per_table * 4
     image.require(header.directory_at > 0, "has no grain directory")
+    image.require(tables <= _MOST_TABLES, f"has {tables} grain tables")
     for piece in image.chunks(header.directory_at * SECTOR, tables * 4):
         for (at,) in struct.iter_unpack("<I", piece):
             image.require(

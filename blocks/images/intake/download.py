@@ -32,6 +32,7 @@ _MOST_REDIRECTS = 5
 _MOST_TRIES = 20
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SMALL_LIMIT = 1024 * 1024
+_LONGEST_NUMBER = 20
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,17 @@ def _total_of(answer: requests.Response, start: int) -> int | None:
         place, _, total = words.removeprefix("bytes ").partition("/")
         if place.partition("-")[0] != str(start):
             raise InvalidRequest(f"the server sends another part than it was asked for: {words}")
-        return int(total) if total.isdecimal() else None
-    length = answer.headers.get("content-length", "")
-    return int(length) if length.isdecimal() else None
+        return _number(total)
+    return _number(answer.headers.get("content-length", ""))
+
+
+def _number(text: str) -> int | None:
+    """A length as a server writes it; Python reads no number of more than 4300 digits."""
+    if not text.isdecimal():
+        return None
+    if len(text) > _LONGEST_NUMBER:
+        raise UnsafeImage(f"the file's length is a number of {len(text)} digits")
+    return int(text)
 
 
 def _validator(answer: requests.Response) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SCHEMES = ("http", "https")
+#: How long a server may take for its status and headers, however many bytes at a time.
+_ANSWER_S = 60.0
 #: Addresses that stand for others, which would be reached past the comparison.
 _STAND_FOR_OTHERS = tuple(
     ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")
@@ -63,10 +66,12 @@ class Reach:
 
     Args:
         allowed: Networks that are not public, and allowed all the same.
+        answer_s: How long a server may take until its headers are there.
     """
 
-    def __init__(self, allowed: Sequence[Network] = ()) -> None:
+    def __init__(self, allowed: Sequence[Network] = (), answer_s: float = _ANSWER_S) -> None:
         self._allowed = tuple(allowed)
+        self.answer_s = answer_s
 
     def permits(self, address: Address) -> bool:
         """Whether an address may be connected to."""
@@ -122,6 +127,16 @@ class _Adapter(HTTPAdapter):
         }
 
 
+def _cut(sock: socket.socket, late: threading.Event) -> None:
+    """End a connection that another thread reads from."""
+    late.set()
+    try:
+        # Not as TLS does it, which is not for two threads at once.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        return  # the server has ended it
+
+
 def _pool_class(pool: Any, connection: Any, reach: Reach) -> Any:  # noqa: ANN401 - two kinds of each
     """A kind of pool whose connections go where `reach` permits."""
 
@@ -138,6 +153,19 @@ def _pool_class(pool: Any, connection: Any, reach: Reach) -> Any:  # noqa: ANN40
                 except OSError as error:
                     last = error
             raise NewConnectionError(self, f"no connection: {last}") from last
+
+        def getresponse(self) -> Any:  # noqa: ANN401 - urllib3's own
+            # The socket's own limit begins anew with each byte.
+            late = threading.Event()
+            timer = threading.Timer(reach.answer_s, _cut, (self.sock, late))
+            timer.start()
+            try:
+                answer = super().getresponse()
+            finally:
+                timer.cancel()
+            if late.is_set():  # http.client takes the end of a connection for that of the headers
+                raise ConnectionAbortedError(f"no answer within {reach.answer_s:g} s")
+            return answer
 
     class GuardedPool(pool):  # type: ignore[misc]
         ConnectionCls = Guarded

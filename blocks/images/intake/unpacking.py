@@ -7,7 +7,8 @@ import lzma
 import os
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,10 +40,14 @@ def unpack(
     Raises:
         UnsafeImage: It is damaged, or cut off, or larger than the limit.
     """
-    with source.open("rb") as packed, target.open("wb") as file:
+    with (
+        source.open("rb") as packed,
+        target.open("wb") as file,
+        closing(_UNPACKERS[wrapping](packed)) as chunks,
+    ):
         done = 0
         try:
-            for chunk in _UNPACKERS[wrapping](packed):
+            for chunk in chunks:
                 done += len(chunk)
                 if done > limit:
                     raise UnsafeImage(
@@ -78,7 +83,7 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def _gzip(packed: BinaryIO) -> Iterator[bytes]:
+def _gzip(packed: BinaryIO) -> Generator[bytes]:
     rest = b""
     while rest or (rest := packed.read(_CHUNK)):
         member = zlib.decompressobj(wbits=31)
@@ -93,7 +98,7 @@ def _gzip(packed: BinaryIO) -> Iterator[bytes]:
             rest = member.unused_data if member.eof else member.unconsumed_tail
 
 
-def _xz(packed: BinaryIO) -> Iterator[bytes]:
+def _xz(packed: BinaryIO) -> Generator[bytes]:
     rest = b""
     while rest or (rest := packed.read(_CHUNK)):
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
@@ -107,7 +112,7 @@ def _xz(packed: BinaryIO) -> Iterator[bytes]:
         rest = stream.unused_data
 
 
-def _zstd(packed: BinaryIO) -> Iterator[bytes]:
+def _zstd(packed: BinaryIO) -> Generator[bytes]:
     """By the program: the standard library has no zstd."""
     words = Confinement(_ZSTD_LIMITS).wrapped(["zstd", "-d", "-c", "-q", "--no-progress"])
     with subprocess.Popen(
@@ -126,7 +131,7 @@ def _zstd(packed: BinaryIO) -> Iterator[bytes]:
         raise EOFError(" ".join(said.split())[-200:] or f"zstd ended with {process.returncode}")
 
 
-_UNPACKERS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
+_UNPACKERS: dict[str, Callable[[BinaryIO], Generator[bytes]]] = {
     "gzip": _gzip,
     "xz": _xz,
     "zstd": _zstd,
