@@ -106,6 +106,7 @@ def convert_image(
         build.id,
         inspected,
         target,
+        _Teller(f"converting {request.name}"),
         compressed=request.compress,
         passphrase=read_passphrase(secret) if secret is not None else None,
     )

@@ -44,7 +44,12 @@ def _options(path: Path) -> str:
 
 
 def encrypt(
-    source: Path, source_format: str, target: Path, passphrase: str, limit_bytes: int
+    source: Path,
+    source_format: str,
+    target: Path,
+    passphrase: str,
+    limit_bytes: int,
+    tell: Percents | None = None,
 ) -> list[str]:
     """Copy a disk that anybody may have made into an encrypted qcow2.
 
@@ -54,6 +59,7 @@ def encrypt(
         target: The file to make.
         passphrase: The key.
         limit_bytes: The most that the target's file may have.
+        tell: Told now and then how far it is.
 
     Returns:
         The command.
@@ -68,7 +74,7 @@ def encrypt(
     with _key(passphrase) as (handle, key):
         words = ["qemu-img", "convert", *key, "-f", source_format, "-O", "qcow2"]
         words += ["-o", "encrypt.format=luks,encrypt.key-secret=key", str(source), str(target)]
-        _measured(words, confined, handle)
+        _measured(words, confined, handle, tell)
     return words
 
 
@@ -127,7 +133,9 @@ def copy(
     return words
 
 
-def _measured(words: list[str], limits: Limits | Confinement, handle: int) -> None:
+def _measured(
+    words: list[str], limits: Limits | Confinement, handle: int, tell: Percents | None = None
+) -> None:
     """Run a program that measures what a key's derivation may cost.
 
     Raises:
@@ -135,7 +143,7 @@ def _measured(words: list[str], limits: Limits | Confinement, handle: int) -> No
     """
     for _ in range(_TRIES):
         try:
-            run(*words, limits=limits, timeout_s=_TIMEOUT_S, pass_fds=(handle,))
+            run_copy(words, limits, tell, pass_fds=(handle,))
         except HostFault as error:
             if _NO_MEASURE not in error.message:
                 raise

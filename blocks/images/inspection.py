@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from blocks.commands import open_name
 from blocks.errors import FiftyError, NotFound, UnsafeImage
 from blocks.images import qcow2_header, qemu_img
 from blocks.images.formats import vdi, vhdx, vmdk
@@ -65,11 +66,37 @@ def inspect(
         UnsafeImage: It is something else, or reaches outside of itself, or is out of all
             proportion; the message says what.
     """
-    form = SourceFormat(declared)
     with open_regular(path) as file:
-        length = os.fstat(file.fileno()).st_size
-        virtual_size = read_virtual_size(file, length, form, encrypted=encrypted)
-    _compare_with_qemu(path, form, virtual_size, encrypted=encrypted)
+        return inspect_open(file, path, declared, encrypted=encrypted)
+
+
+def inspect_open(
+    file: BinaryIO, path: Path, declared: ImageFormat | SourceFormat, *, encrypted: bool = False
+) -> Inspection:
+    """The same of a file that is open: QEMU too sees that one, whatever the path leads to.
+
+    Args:
+        file: The file.
+        path: Its path, for words only.
+        declared: The format that it is said to have.
+        encrypted: Whether it is said to be encrypted.
+
+    Raises:
+        UnsafeImage: As `inspect`.
+    """
+    form = SourceFormat(declared)
+    length = os.fstat(file.fileno()).st_size
+    virtual_size = read_virtual_size(file, length, form, encrypted=encrypted)
+    try:
+        seen = qemu_img.info_of_untrusted(open_name(file), form)
+    except FiftyError as error:
+        raise UnsafeImage(f"qemu-img cannot read {path}: {error.message}") from error
+    if seen.backing_file or seen.data_file:
+        raise UnsafeImage(f"{path} reaches outside of itself, says qemu-img")
+    if seen.encrypted != encrypted:
+        raise UnsafeImage(f"{path} is encrypted, or is not, against what was said")
+    if seen.virtual_size_bytes != virtual_size:
+        raise UnsafeImage(f"{path} has another virtual size, says qemu-img")
     return Inspection(form, length, virtual_size, encrypted)
 
 
@@ -125,19 +152,3 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(handle)
         raise UnsafeImage(f"{path} is not a regular file")
     return os.fdopen(handle, "rb")
-
-
-def _compare_with_qemu(
-    path: Path, form: SourceFormat, virtual_size: int, *, encrypted: bool
-) -> None:
-    """QEMU, confined and told the format, must see the same as we did."""
-    try:
-        seen = qemu_img.info_of_untrusted(path, form)
-    except FiftyError as error:
-        raise UnsafeImage(f"qemu-img cannot read {path}: {error.message}") from error
-    if seen.backing_file or seen.data_file:
-        raise UnsafeImage(f"{path} reaches outside of itself, says qemu-img")
-    if seen.encrypted != encrypted:
-        raise UnsafeImage(f"{path} is encrypted, or is not, against what was said")
-    if seen.virtual_size_bytes != virtual_size:
-        raise UnsafeImage(f"{path} has another virtual size, says qemu-img")

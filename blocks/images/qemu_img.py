@@ -215,7 +215,7 @@ def convert_untrusted(
 
 def run_copy(
     words: Sequence[str],
-    confined: Confinement,
+    limits: Limits | Confinement,
     tell: Percents | None,
     pass_fds: Sequence[int] = (),
 ) -> None:
@@ -225,13 +225,13 @@ def run_copy(
         HostFault: It failed.
     """
     if tell is None:
-        run(*words, limits=confined, timeout_s=_COPY_TIMEOUT_S, pass_fds=pass_fds)
+        run(*words, limits=limits, timeout_s=_COPY_TIMEOUT_S, pass_fds=pass_fds)
         return
     program, verb, *rest = words
     with told_to(tell) as said:
         run(
             *(program, verb, "-p", *rest),
-            limits=confined,
+            limits=limits,
             timeout_s=_COPY_TIMEOUT_S,
             pass_fds=pass_fds,
             output=said,

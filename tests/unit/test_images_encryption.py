@@ -38,7 +38,9 @@ def test_what_was_clear_is_encrypted(lab: Lab, tmp_path: Path) -> None:
     passphrase = "with 'quotes', commas=and ünicode\n"
     lab.intake.fetch(str(source), ID, None, nothing)
     seen = lab.intake.inspect(ID, None, nothing)
-    made = lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=True, passphrase=passphrase)
+    made = lab.intake.convert(
+        ID, seen, ImageFormat.QCOW2, nothing, compressed=True, passphrase=passphrase
+    )
     assert made.encrypted
     content = made.path.read_bytes()
     assert PATTERN in source.read_bytes()
@@ -56,7 +58,11 @@ def test_what_is_encrypted_has_to_open(lab: Lab, tmp_path: Path) -> None:
     seen = lab.intake.inspect(ID, None, nothing, encrypted=True)
     for wrong in ("", "another one", f"{PASSPHRASE}\n"):
         with pytest.raises(UnsafeImage, match="does not open"):
-            lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=True, passphrase=wrong)
+            lab.intake.convert(
+                ID, seen, ImageFormat.QCOW2, nothing, compressed=True, passphrase=wrong
+            )
         assert list(lab.store.iterdir()) == []
-    made = lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=True, passphrase=PASSPHRASE)
+    made = lab.intake.convert(
+        ID, seen, ImageFormat.QCOW2, nothing, compressed=True, passphrase=PASSPHRASE
+    )
     assert made.path.read_bytes() == source.read_bytes()

@@ -12,10 +12,12 @@ import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from blocks.errors import FiftyError, InvalidRequest, NotFound, UnsafeImage
+from blocks.images.intake import converting
 from blocks.images.intake.checksums import checksum_of
 from blocks.images.intake.download import Downloader
 from blocks.images.intake.importing import Intake
@@ -83,7 +85,7 @@ class Lab:
     ) -> ImportedImage:
         self.intake.fetch(str(source), ID, expected, nothing)
         seen = self.intake.inspect(ID, declared, nothing, encrypted=encrypted)
-        return self.intake.convert(ID, seen, target, compressed=True)
+        return self.intake.convert(ID, seen, target, nothing, compressed=True)
 
 
 @pytest.fixture(name="lab")
@@ -249,10 +251,10 @@ def test_a_qcow2_that_unfolds(tmp_path: Path) -> None:
     lab.intake.fetch(str(source), ID, None, nothing)
     seen = lab.intake.inspect(ID, None, nothing)
     with pytest.raises(UnsafeImage, match="cannot be converted"):
-        lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=False)
+        lab.intake.convert(ID, seen, ImageFormat.QCOW2, nothing, compressed=False)
     assert (lab.scratch / ID / "made.qcow2").stat().st_size < 64 * MIB
     with pytest.raises(UnsafeImage, match="as raw"):
-        lab.intake.convert(ID, seen, ImageFormat.RAW, compressed=False)
+        lab.intake.convert(ID, seen, ImageFormat.RAW, nothing, compressed=False)
     assert list(lab.store.iterdir()) == []
 
 
@@ -323,9 +325,79 @@ def test_each_part_again_is_the_same(lab: Lab, tmp_path: Path) -> None:
         lab.intake.fetch(str(source), ID, None, nothing)
     for _ in range(2):
         seen = lab.intake.inspect(ID, None, nothing)
-    first = lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=False)
-    assert lab.intake.convert(ID, seen, ImageFormat.QCOW2, compressed=False) == first
+    first = lab.intake.convert(ID, seen, ImageFormat.QCOW2, nothing, compressed=False)
+    assert lab.intake.convert(ID, seen, ImageFormat.QCOW2, nothing, compressed=False) == first
     require_stored(lab, first, expected)
+
+
+def rewrite(path: Path) -> None:
+    path.write_bytes(path.read_bytes())
+
+
+def put_another_there(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def grow(path: Path) -> None:
+    os.truncate(path, path.stat().st_size + 512)
+
+
+def put_a_link_there(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to(path.with_name("moved"))
+
+
+@pytest.mark.parametrize("target", list(ImageFormat))
+@pytest.mark.parametrize("change", [rewrite, put_another_there, grow, put_a_link_there])
+def test_a_file_that_changes_while_it_is_imported(
+    lab: Lab,
+    tmp_path: Path,
+    target: ImageFormat,
+    change: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is read where it lies, and what was inspected is what becomes of it; or nothing."""
+    source = image("raw")(tmp_path)
+    lab.intake.fetch(str(source), ID, None, nothing)
+    taken = sum(one.stat().st_blocks * 512 for one in (lab.scratch / ID).iterdir())
+    assert taken < 64 * 1024
+    change(source)
+    with pytest.raises(UnsafeImage):
+        lab.intake.inspect(ID, None, nothing)
+    if change is put_a_link_there:
+        return
+    lab.intake.fetch(str(source), ID, None, nothing)
+    seen = lab.intake.inspect(ID, None, nothing)
+
+    def meanwhile(*words: Any, **more: Any) -> None:  # noqa: ANN401 - of any function
+        change(source)
+        converting.make(*words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blocks.images.intake.importing.make", meanwhile)
+        with pytest.raises(UnsafeImage, match=r"changed|allowed"):
+            lab.intake.convert(ID, seen, target, nothing, compressed=True)
+    with pytest.raises(UnsafeImage, match="changed"):
+        lab.intake.convert(ID, seen, target, nothing, compressed=True)
+    assert list(lab.store.iterdir()) == []
+
+
+def test_a_kernel_that_keeps_nobody_from_files(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the file is copied first, and what becomes of it is nobody's concern."""
+    monkeypatch.setattr("blocks.images.intake.importing.keeps_to_files", lambda: False)
+    source = image("vdi")(tmp_path)
+    expected = content_of(source, "vdi")
+    with pytest.raises(UnsafeImage, match="checksum"):
+        lab.intake.fetch(str(source), ID, "0" * 64, nothing)
+    lab.intake.fetch(str(source), ID, hashlib.sha256(source.read_bytes()).hexdigest(), nothing)
+    source.unlink()
+    seen = lab.intake.inspect(ID, None, nothing)
+    imported = lab.intake.convert(ID, seen, ImageFormat.QCOW2, nothing, compressed=True)
+    require_stored(lab, imported, expected)
 
 
 @pytest.mark.parametrize("target", list(ImageFormat))
@@ -348,7 +420,7 @@ def test_killed_before_it_is_in_the_store(
         with monkeypatch.context() as patch:
             patch.setattr(f"blocks.images.intake.importing.{place}", kill)
             with pytest.raises(KilledError):
-                lab.intake.convert(ID, seen, target, compressed=True)
-    imported = lab.intake.convert(ID, seen, target, compressed=True)
+                lab.intake.convert(ID, seen, target, nothing, compressed=True)
+    imported = lab.intake.convert(ID, seen, target, nothing, compressed=True)
     require_stored(lab, imported, expected)
     assert imported.path.stat().st_nlink == 1

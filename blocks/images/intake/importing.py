@@ -14,21 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from blocks import changes
-from blocks.errors import HostFault, InvalidRequest, UnsafeImage
-from blocks.images import encryption, qemu_img
+from blocks.commands import open_name
+from blocks.confined import keeps_to_files
+from blocks.errors import InvalidRequest, UnsafeImage
+from blocks.images import qemu_img
 from blocks.images.files import replacing
 from blocks.images.formats.magic import WRAPPINGS, looks_like
-from blocks.images.inspection import Inspection, inspect, open_regular
+from blocks.images.inspection import Inspection, inspect, inspect_open, open_regular
+from blocks.images.intake import originals
 from blocks.images.intake.checksums import SUMS, expected_of
+from blocks.images.intake.converting import Wanted, make
 from blocks.images.intake.download import Downloader, Progress
+from blocks.images.intake.originals import SOURCE, UNPACKED, Original
 from blocks.images.intake.outcome import ImportedImage, Inspected
-from blocks.images.intake.unpacking import sha256_of, unpack, write_sparsely
+from blocks.images.intake.unpacking import sha256_of, unpack
 from blocks.resources.image import ImageFormat, SourceFormat
-
-_CHUNK = 4 * 1024 * 1024
-#: What a qcow2 needs beside a guest's data, more than enough: a part of the virtual size for
-#: its L2 tables and refcounts, and something for the rest.
-_TABLES_PART, _TABLES_REST = 4096, 16 * 1024**2
 
 
 class Intake:
@@ -84,21 +84,17 @@ class Intake:
         """
         folder = self._folder(image_id)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target = folder / "source"
-        of_url = "://" in source
+        target = folder / SOURCE
         if expected == SUMS:
             expected = expected_of(source, self._downloader)
-        if of_url:
-            checked = expected is not None
-            self._downloader.fetch(source, target, self._limit, progress, checked=checked)
-        else:
-            self._copy(Path(source), target, progress)
+        if "://" not in source:
+            self._have_file(Path(source), folder, expected, progress)
+            return expected
+        checked = expected is not None
+        self._downloader.fetch(source, target, self._limit, progress, checked=checked)
         if expected is not None and sha256_of(target) != expected:
             target.unlink()
-            raise UnsafeImage(
-                f"the file has another checksum than {expected}",
-                hint="it is damaged, or not the one that was meant",
-            )
+            raise _another_checksum(expected)
         size = target.stat().st_size
         changes.record(f"Fetched {size} bytes of the image", ["curl", "-o", str(target), source])
         return expected
@@ -122,28 +118,25 @@ class Intake:
         Raises:
             UnsafeImage: It is not what it is said to be, or reaches outside of itself.
         """
-        path = self._folder(image_id) / "source"
-        actual = _looks_like(path)
-        if actual in WRAPPINGS:
-            unpacked = path.with_name("unpacked")
-            unpack(path, actual, unpacked, self._limit, progress)
+        folder = self._folder(image_id)
+        with originals.source(folder) as (file, path):
+            actual = looks_like(file)
+            if actual not in WRAPPINGS:
+                form = declared or _format(actual)
+                return _inspected(inspect_open(file, path, form, encrypted=encrypted), path)
+            unpacked = folder / UNPACKED
+            unpack(open_name(file), actual, unpacked, self._limit, progress)
             changes.record(f"Unpacked {path}", [actual, "-d", str(path)])
-            path = unpacked
-            actual = _looks_like(path)
-        form = declared or _format(actual)
-        seen: Inspection = inspect(path, form, encrypted=encrypted)
-        return Inspected(
-            path=path,
-            format=seen.format,
-            virtual_size_bytes=seen.virtual_size_bytes,
-            encrypted=seen.encrypted,
-        )
+        with open_regular(unpacked) as file:
+            form = declared or _format(looks_like(file))
+            return _inspected(inspect_open(file, unpacked, form, encrypted=encrypted), unpacked)
 
     def convert(
         self,
         image_id: str,
         inspected: Inspected,
         target: ImageFormat,
+        progress: Progress,
         *,
         compressed: bool,
         passphrase: str | None = None,
@@ -156,6 +149,7 @@ class Intake:
             image_id: The image.
             inspected: What `inspect` found.
             target: The format in the catalogue.
+            progress: Told now and then how much of it is read.
             compressed: For qcow2: with compressed clusters; not where it is encrypted.
             passphrase: Opens an encrypted image, and encrypts another one.
 
@@ -172,16 +166,18 @@ class Intake:
         path = self._store / f"{image_id}.{target}"
         made = self._folder(image_id) / f"made.{target}"
         made.unlink(missing_ok=True)
-        words = self._convert(inspected, target, made, compressed, passphrase)
-        with ThreadPoolExecutor(1) as pool:
-            # Neither of the two needs much of what the other does.
+        wanted = Wanted(target, compressed, passphrase, self._limit)
+        with originals.content(self._folder(image_id), inspected.path) as source:
+            words = make(source, inspected, made, wanted, progress)
+        with ThreadPoolExecutor(2) as pool:
+            # None of the three needs much of what the others do.
+            flushing = pool.submit(_flush, made)
             hashing = pool.submit(sha256_of, made)
             encrypted = inspected.encrypted or passphrase is not None
             seen = inspect(made, target, encrypted=encrypted)
             if target is ImageFormat.QCOW2 and not encrypted:
                 qemu_img.check_untrusted(made, target)
-            with made.open("rb") as file:
-                os.fsync(file.fileno())
+            flushing.result()
             digest = hashing.result()
         # A killed try may have put it there, and a name is not renamed to another one of the
         # same file (rename(2)).
@@ -211,68 +207,54 @@ class Intake:
         there = imported.path.is_file() and imported.path.stat().st_size == imported.size_bytes
         return imported if there else None
 
-    def _convert(
-        self,
-        inspected: Inspected,
-        target: ImageFormat,
-        made: Path,
-        compressed: bool,
-        passphrase: str | None,
-    ) -> list[str]:
-        source = inspected.path
-        if inspected.encrypted and passphrase is not None:
-            encryption.check(source, passphrase)
-        as_it_is = inspected.encrypted or (
-            target is ImageFormat.RAW and inspected.format is SourceFormat.RAW
-        )
-        if as_it_is:
-            # Both names until it is in the store: a killed import goes on with the first.
-            os.link(source, made)
-            return ["cp", str(source), str(made)]
-        limit = self._limit + inspected.virtual_size_bytes // _TABLES_PART + _TABLES_REST
-        outcome = qemu_img.Outcome(
-            format=target,
-            compressed=compressed and target is ImageFormat.QCOW2,
-            limit_bytes=limit,
-        )
-        try:
-            if passphrase is not None:
-                words = encryption.encrypt(source, inspected.format, made, passphrase, limit)
-                encryption.check(made, passphrase)
-                return words
-            return qemu_img.convert_untrusted(source, inspected.format, made, outcome)
-        except HostFault as error:
-            raise UnsafeImage(f"the image cannot be converted: {error.message}") from error
-
     def _folder(self, image_id: str) -> Path:
         return self._scratch / image_id
 
     def _note(self, image_id: str) -> Path:
         return self._store / f"{image_id}.json"
 
-    def _copy(self, source: Path, target: Path, progress: Progress) -> None:
-        """Copy a file of this host, its holes too: what was inspected cannot change then."""
-        with open_regular(source.resolve()) as reader, target.open("wb") as writer:
+    def _have_file(
+        self, source: Path, folder: Path, expected: str | None, progress: Progress
+    ) -> None:
+        """Have a file of this host: from where it lies, or a copy of it."""
+        path = source.resolve()
+        with open_regular(path) as file:
             # Of what was opened, whatever the path leads to by now.
-            path = Path(f"/proc/self/fd/{reader.fileno()}").readlink()
-            if path.is_relative_to(self._forbidden.resolve()):
+            if open_name(file).readlink().is_relative_to(self._forbidden.resolve()):
                 raise InvalidRequest(f"{source} is a file of Fifty Steps itself")
-            total = os.fstat(reader.fileno()).st_size
-            if total > self._limit:
-                raise UnsafeImage(f"the file has {total} bytes, {self._limit} are allowed")
-            done = 0
-            while chunk := reader.read(_CHUNK):
-                write_sparsely(writer, chunk)
-                done += len(chunk)
-                if done > self._limit:
-                    raise UnsafeImage(f"the file grows beyond the {self._limit} bytes allowed")
-                progress(done, total)
-            writer.truncate(done)
+            size = os.fstat(file.fileno()).st_size
+            if size > self._limit:
+                raise UnsafeImage(f"the file has {size} bytes, {self._limit} are allowed")
+            taken = open_name(file)
+            if keeps_to_files():
+                originals.note(folder, Original.of(file, path))
+            else:
+                taken = folder / SOURCE
+                originals.copy(file, taken, self._limit, progress)
+                changes.record(f"Copied {size} bytes of the image", ["cp", str(path), str(taken)])
+            if expected is not None and sha256_of(taken) != expected:
+                raise _another_checksum(expected)
 
 
-def _looks_like(path: Path) -> str | None:
-    with open_regular(path) as file:
-        return looks_like(file)
+def _inspected(seen: Inspection, path: Path) -> Inspected:
+    return Inspected(
+        path=path,
+        format=seen.format,
+        virtual_size_bytes=seen.virtual_size_bytes,
+        encrypted=seen.encrypted,
+    )
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _another_checksum(expected: str) -> UnsafeImage:
+    return UnsafeImage(
+        f"the file has another checksum than {expected}",
+        hint="it is damaged, or not the one that was meant",
+    )
 
 
 def _format(actual: str | None) -> SourceFormat:
