@@ -20,11 +20,8 @@ from blocks.errors import FiftyError, NotFound, UnsafeImage
 from blocks.images import qcow2_header, qemu_img
 from blocks.images.formats import vdi, vhdx, vmdk
 from blocks.images.formats.magic import looks_like
-from blocks.images.formats.reader import SECTOR
+from blocks.images.formats.reader import LARGEST_DISK, SECTOR
 from blocks.resources.image import ImageFormat, SourceFormat
-
-#: Larger than any disk here, and small enough for QEMU's tables to stay small.
-LARGEST_DISK = 16 * 1024**4
 
 #: The virtual size by a file's own header and tables; they raise UnsafeImage.
 _FOREIGN: Mapping[SourceFormat, Callable[[BinaryIO, int], int]] = {
