@@ -15,7 +15,7 @@ from blocks.hypervisor.capabilities import Capabilities
 from blocks.hypervisor.domain_xml import compose_domain, compose_interface
 from blocks.hypervisor.guest import BackingFile, CpuSpec, DiskSpec, GuestSpec, InterfaceSpec
 from blocks.hypervisor.specify import adapt
-from blocks.hypervisor.wishes import of_installed
+from blocks.hypervisor.wishes import Wishes, of_installed
 from blocks.marks import DOMAIN_METADATA_URI
 from blocks.resources import ImageFormat
 
@@ -218,7 +218,13 @@ def test_a_guest_is_adapted_and_its_disks_are_moved_off_the_drives() -> None:
     assert {one.get("bus") for one in root.findall("devices/disk/target")} == {"sata"}
     units = [str(one.get("unit")) for one in root.findall("devices/disk/address")]
     assert units == ["0", "1", "2", "3", "4"], "one controller is enough"
+    sata = root.findall("devices/disk[@device='cdrom']/source")
+    files = {str(one.get("file")) for one in sata}
+    assert files == {*map(str, media), "/home/fifty/config.iso"}, "SATA has no read-only disks"
     drivers = of_installed("windows", "bios", virtio=True)
+    with_tpm = replace(known, tpm=True)
+    assert [adapt(spec(), with_tpm, one).tpm for one in (drivers, Wishes())] == [True, False]
+    assert not adapt(spec(), known, drivers).tpm
     with_drivers = adapt(spec(), known, drivers, media)
     assert [disk.target for disk in with_drivers.disks] == ["vda", "vdb", "vdz"]
     without = replace(known, disk_buses=frozenset({"virtio"}))
