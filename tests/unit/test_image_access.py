@@ -106,6 +106,15 @@ def test_no_link_leads_out_of_the_guest_or_is_followed_for_ever(guest: DebugfsAc
     assert link.is_link
 
 
+def test_a_link_of_a_terabyte_leads_nowhere_and_fills_nothing(disk: Path, tmp_path: Path) -> None:
+    root = f"{disk}?offset={read_map(disk).partitions[-1].offset}"
+    run("debugfs", "-w", "-R", "set_inode_field /slow size 0x10000000000", root)
+    with opened(disk, tmp_path / "scratch") as guest:
+        assert guest.find("/slow", follow=False)
+        assert guest.find("/slow") is None
+    assert sum(one.stat().st_size for one in (tmp_path / "scratch").iterdir()) < MIB
+
+
 def test_a_file_larger_than_its_limit_is_not_read(guest: DebugfsAccess) -> None:
     with pytest.raises(UnsafeImage, match="more than 3"):
         guest.read("/etc/passwd", limit=3)

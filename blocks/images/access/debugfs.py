@@ -8,7 +8,7 @@ of it is taken for a path of this host. One process answers all that is asked of
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blocks.commands import Confinement, Limits, run
@@ -20,6 +20,8 @@ from blocks.images.file_systems import FileSystem
 ROOT_INODE = 2
 _LIMITS = Limits(memory_bytes=1024**3, cpu_s=60)
 _LONGEST_LINK = 4096
+#: More than the largest file that is read, and than any complaints.
+_MOST_TOLD = 1024**3
 #: What debugfs says where all is well.
 _NOISE = ("debugfs 1", "rm: File not found")
 _LIST_LINE = re.compile(rb"/(\d+)/(\d{6})/(\d+)/(\d+)/([^/]+)/(\d*)/")
@@ -96,7 +98,9 @@ class Volume:
         return self._listed[number]
 
     def link(self, inode: Inode) -> str:
-        """What a symbolic link says."""
+        """What a symbolic link says; nothing where it is longer than any path can be."""
+        if inode.node.size > _LONGEST_LINK:
+            return ""  # debugfs would write it out, to the length that it claims to have
         fast = _FAST_LINK.search(self._ask(f"stat <{inode.number}>"))
         said = fast[1] if fast else self.content(inode.number, _LONGEST_LINK)
         return said[: inode.node.size].decode("utf-8", "surrogateescape")
@@ -167,7 +171,9 @@ class Volume:
         # answers a question before it is asked the next.
         words = ["stdbuf", "-o0", "debugfs", "-w" if writable else "-c", "-f", "-", self._image]
         reads, writes = ((into,), (out, self._raw)) if writable else ((self._raw,), (out,))
-        confinement = Confinement(_LIMITS, reads, writes)
+        # What writes the disk writes to its end.
+        limits = _LIMITS if writable else replace(_LIMITS, file_bytes=_MOST_TOLD)
+        confinement = Confinement(limits, reads, writes)
         self._writable = writable
         # A comment is repeated as it is.
         return Dialogue("debugfs", confinement.wrapped(words), self.scratch, echo="#")
