@@ -41,7 +41,14 @@ GIB = 1024**3
 
 
 @pytest.fixture(scope="module")
-def debian(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+def built(site_cloud: Cloud) -> Cloud:
+    """The image debian-12."""
+    site_cloud.fifty("image", "build", "debian-12")
+    return site_cloud
+
+
+@pytest.fixture(scope="module")
+def debian(built: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A VM `deb` from the image debian-12, with a volume and user data."""
     folder = tmp_path_factory.mktemp("debian")
     user_data, vendor_data = folder / "user-data", folder / "vendor-data"
@@ -50,15 +57,14 @@ def debian(site_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Itera
     message.attach(MIMEText(TEMPLATE, "jinja2"))
     user_data.write_text(message.as_string())
     vendor_data.write_text(VENDOR_DATA)
-    site_cloud.fifty("image", "build", "debian-12")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIFTY_VENDOR_DATA", str(vendor_data))
-        site_cloud.fifty(
+        built.fifty(
             *("vm", "create", "deb", "--image", "debian-12", "--flavor", "small"),
             *("--network", "lab", "--volume", "1", "--user-data", str(user_data)),
         )
-    yield site_cloud
-    site_cloud.fifty("vm", "delete", "deb")
+    yield built
+    built.fifty("vm", "delete", "deb")
 
 
 def test_the_image_passes_every_point_of_the_static_check(debian: Cloud) -> None:
@@ -152,8 +158,8 @@ def test_the_guest_took_what_dhcp_told(debian: Cloud) -> None:
 
 
 @pytest.mark.skipif(os.environ.get("CERTIFY") != "all", reason="CERTIFY=all boots it once more")
-def test_the_image_gets_its_certificate(debian: Cloud) -> None:
-    held = debian.json("image", "certify", "debian-12", "--flavor", "small")
+def test_the_image_gets_its_certificate(built: Cloud) -> None:
+    held = built.json("image", "certify", "debian-12", "--flavor", "small")
     assert {one["verdict"] for one in held["tests"]} == {"pass"}, held
     assert held["versions"]["cloud-init"]
     assert held["versions"]["guest"].startswith("Debian GNU/Linux 12")
