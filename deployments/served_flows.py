@@ -122,6 +122,7 @@ SERVED: tuple[ServedFlow, ...] = (
     ServedFlow("capture-image", BUILDS, ("image",)),
     ServedFlow("certify-image", BUILDS, ("image", "vm")),
     ServedFlow("check-image", DEFAULT, ("image",)),
+    ServedFlow("save-image", DEFAULT, ("image",)),
     ServedFlow("change-image", DEFAULT, ("image",)),
     ServedFlow("delete-image", DEFAULT, ("image",)),
     ServedFlow("finish-build", BUILDS, ("upkeep",)),

@@ -65,6 +65,7 @@ POLICY: Mapping[str, Rule] = {
     "image:check": Rule("member", "check an image"),
     "image:capture": Rule("member", "make an image of a VM"),
     "certificate:create": Rule("member", "certify an image"),
+    "image:save": Rule("admin", "write an image to a file of the host"),
     "image:install": Rule("admin", "install an image from a medium of the host"),
     "image:create": Rule("member", "build an image"),
     "image:create:folder": Rule("admin", "build by a recipe in a folder of the host"),

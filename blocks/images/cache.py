@@ -18,6 +18,7 @@ from blocks import changes
 from blocks.errors import NotFound, UnsafeImage
 from blocks.images.files import is_part, replacing, size_on_disk
 from blocks.images.inspection import inspect
+from blocks.images.intake.unpacking import write_sparsely
 from blocks.images.locks import locked
 from blocks.resources.image import Image
 
@@ -88,7 +89,7 @@ class BaseCache:
                 os.utime(base)  # when it was last used: see `remove_others`
                 return base
             with replacing(base, mode=0o644, to_directory_owner=False) as part:
-                digest = _copy(Path(image.path), part, progress)
+                digest = copy_sparsely(Path(image.path), part, progress)
                 if digest != image.sha256:
                     raise UnsafeImage(
                         f"the file of image {image.name} has the checksum {digest}, "
@@ -148,7 +149,7 @@ class BaseCache:
         return [base for _at, base in sorted(used, reverse=True)]
 
 
-def _copy(source: Path, target: Path, progress: FetchProgress) -> str:
+def copy_sparsely(source: Path, target: Path, progress: FetchProgress) -> str:
     """Copy a file, leaving holes where it is zero; its SHA-256."""
     digest = hashlib.sha256()
     try:
@@ -157,15 +158,11 @@ def _copy(source: Path, target: Path, progress: FetchProgress) -> str:
         raise NotFound(f"the image file {source} is gone", hint="build it again") from error
     with reader, target.open("wb") as writer:
         total = os.fstat(reader.fileno()).st_size
-        zeros = bytes(_CHUNK)
         done = 0
         progress(0, total)
         while chunk := reader.read(_CHUNK):
             digest.update(chunk)
-            if chunk == zeros:
-                writer.seek(len(chunk), os.SEEK_CUR)
-            else:
-                writer.write(chunk)
+            write_sparsely(writer, chunk)
             done += len(chunk)
             progress(done, total)
         writer.truncate(done)

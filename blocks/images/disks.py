@@ -42,7 +42,7 @@ def copy(base: Path, base_format: ImageFormat, path: Path, tell: Percents) -> No
         return
     size = qemu_img.info_of_untrusted(base, base_format).virtual_size_bytes
     outcome = qemu_img.Outcome(
-        format=ImageFormat.QCOW2, compressed=False, limit_bytes=_largest(size)
+        format=ImageFormat.QCOW2, compressed=False, limit_bytes=largest_file(size)
     )
     with replacing(path, mode=0o600) as part:
         words = qemu_img.convert_untrusted(base, base_format, part, outcome, tell)
@@ -73,7 +73,7 @@ def copy_encrypted(
     """
     if not _is_there(path, None, encrypted=True):
         with replacing(path, mode=0o600) as part:
-            limit = _largest(size_bytes)
+            limit = largest_file(size_bytes)
             words = encryption.copy(base, part, passphrase, size_bytes, limit, tell)
         what = "Copied the base into the encrypted disk"
         changes.record(f"{what} {path}", [*words[:-1], str(path)])
@@ -113,6 +113,6 @@ def _is_there(path: Path, base: Path | None, *, encrypted: bool) -> bool:
     return True
 
 
-def _largest(size_bytes: int) -> int:
+def largest_file(size_bytes: int) -> int:
     """The most bytes that a qcow2 of a virtual size may have."""
     return size_bytes + size_bytes // _TABLES_PART + _TABLES_REST

@@ -15,6 +15,7 @@ from blocks.resources.compute import (
 from blocks.resources.image import Image, ImageFormat, SourceFormat
 from blocks.resources.image_edits import CheckRequest, EditRequest
 from blocks.resources.image_requests import ImageChange, ImportRequest
+from blocks.resources.image_save import SaveRequest
 from blocks.resources.image_trials import CaptureRequest, CertifyRequest
 from blocks.resources.network import (
     FirewallRule,
@@ -97,6 +98,7 @@ __all__ = [
     "Router",
     "RouterLeg",
     "RouterRequest",
+    "SaveRequest",
     "SecurityGroup",
     "SecurityGroupRequest",
     "SecurityGroupRule",

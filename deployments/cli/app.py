@@ -108,6 +108,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "set": ("image_catalogue", "Set what is said of an image."),
         "deactivate": ("image_catalogue", "Let no new VM be made from an image."),
         "activate": ("image_catalogue", "Let new VMs be made from it again."),
+        "save": ("image_save", "Save an image as a file: as it is, or as raw or qcow2."),
         "share": ("image_catalogue", "Let one more tenant use an image."),
         "unshare": ("image_catalogue", "Let a tenant use it no more."),
         "delete": ("images", "Delete an image that no VM was made from."),

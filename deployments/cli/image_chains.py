@@ -108,7 +108,7 @@ def _vm(store: StateStore, instance: Instance) -> dict[str, Any]:
 
 
 def _files(
-    paths: Iterable[Path], below: Mapping[Path, Path | None], names: Mapping[str | None, str]
+    paths: Iterable[Path], below: Mapping[Path, Path | None], names: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     above = defaultdict(list)
     for path, base in below.items():
