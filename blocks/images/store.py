@@ -5,34 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from blocks import changes
 from blocks.errors import Conflict, UnsafeImage
 from blocks.images import disks, leftovers
 from blocks.images.access.base import Method
-from blocks.images.access.opening import open_access
 from blocks.images.build import Builder, BuiltImage
 from blocks.images.cache import BaseCache, FetchProgress, Idle, Needed
-from blocks.images.check import CheckReport, look_at
 from blocks.images.cloud_init import CloudInit, GuestFiles
 from blocks.images.config_drive import build_config_drive
-from blocks.images.editing import Editor
 from blocks.images.exports import Exports
 from blocks.images.files import part_of
 from blocks.images.injection import Injector
-from blocks.images.intake.download import Downloader
-from blocks.images.intake.importing import Intake
-from blocks.images.intake.reach import Network, Reach
 from blocks.images.progress import Percents
 from blocks.images.recipe import Recipe
 from blocks.images.recipe_book import RecipeBook
 from blocks.inventory import Found
 from blocks.resources.image import Image, ImageFormat
 from blocks.resources.request import InjectedFile
-from blocks.windows.check import WANTED, look_at_windows
-from blocks.windows.disk import open_windows
+
+if TYPE_CHECKING:
+    # What only few flows need is imported when they do: all VMs' flows begin with this module.
+    from blocks.images.check import CheckReport
+    from blocks.images.editing import Editor
+    from blocks.images.intake.importing import Intake
+    from blocks.images.intake.reach import Network
 
 LIMIT_BYTES = 100 * 1024**3
 
@@ -50,8 +51,6 @@ class ImageStore:
 
     Attributes:
         recipes: What can be built.
-        intake: Takes in images from files and URLs.
-        editor: Makes images from others by changing files in them.
     """
 
     def __init__(
@@ -73,15 +72,30 @@ class ImageStore:
             mirrors,
         )
         self.recipes = RecipeBook(recipes)
+        self._limit_bytes = limit_bytes
+        self._networks = networks
 
-        self.intake = Intake(
+    @cached_property
+    def intake(self) -> Intake:
+        """Takes in images from files and URLs."""
+        from blocks.images.intake.download import Downloader
+        from blocks.images.intake.importing import Intake
+        from blocks.images.intake.reach import Reach
+
+        return Intake(
             self._directory / "store",
             self._directory / "build",
-            limit_bytes,
+            self._limit_bytes,
             self._directory.parent,
-            Downloader(Reach(networks)),
+            Downloader(Reach(self._networks)),
         )
-        self.editor = Editor(self._directory / "store", self._directory / "build", self._exports)
+
+    @cached_property
+    def editor(self) -> Editor:
+        """Makes images from others by changing files in them."""
+        from blocks.images.editing import Editor
+
+        return Editor(self._directory / "store", self._directory / "build", self._exports)
 
     def build(
         self, recipe: str | Recipe, image_id: str, progress: Callable[[str], None]
@@ -242,6 +256,11 @@ class ImageStore:
             Denied: The method is none for an image that is not trusted.
             Unsupported: Nothing here can read its file systems.
         """
+        from blocks.images.access.opening import open_access
+        from blocks.images.check import CheckReport, look_at
+        from blocks.windows.check import WANTED, look_at_windows
+        from blocks.windows.disk import open_windows
+
         path = Path(image.path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
