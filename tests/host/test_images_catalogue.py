@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -61,4 +62,47 @@ def test_versions_sharing_and_withdrawal(site: Site, tmp_path: Path) -> None:
     assert changed["properties"] == {}
     for version in ("12", "13"):
         site.fifty("image", "delete", f"debian:{version}")
+    site.require_nothing()
+
+
+def test_an_image_is_saved_both_ways_and_taken_in_again(site: Site, tmp_path: Path) -> None:
+    source = image("raw")(tmp_path)
+    site.fifty("image", "import", "kept", str(source))
+    saved = {form: tmp_path / f"saved.{form}" for form in ("raw", "qcow2")}
+    for form, path in saved.items():
+        told = site.fifty("image", "save", "kept", str(path), "--format", form)
+        assert (told["file"], told["format"]) == (str(path), form)
+        assert told["size_bytes"] == path.stat().st_size
+        site.fifty("image", "import", f"again-{form}", str(path), "--format", form)
+    assert saved["raw"].read_bytes() == source.read_bytes()
+    # As it is: the catalogue's own file.
+    whole = tmp_path / "whole"
+    assert site.fifty("image", "save", "kept", str(whole))["format"] == "qcow2"
+    shown = site.fifty("image", "show", "kept")
+    assert hashlib.sha256(whole.read_bytes()).hexdigest() == shown["sha256"]
+
+    site.fifty("tenant", "create", "guests")
+    site.fifty("tenant", "token", "guests", "--role", "member", "--save", "guests")
+    site.fifty("tenant", "token", "guests", "--role", "admin", "--save", "guests-admin")
+    before = sorted(tmp_path.iterdir())
+    new = str(tmp_path / "new")
+    for words, kind in {
+        ("kept", str(whole)): "Conflict",
+        ("nobody", new): "NotFound",
+        ("kept", str(tmp_path / "no" / "folder")): "InvalidRequest",
+        ("kept", str(site.home / "new")): "InvalidRequest",
+        ("kept", new, "--credentials", "guests"): "NotFound",
+        (shown["id"], new, "--credentials", "guests"): "NotFound",
+    }.items():
+        assert site.fifty("image", "save", *words, code=1)["error"] == kind, words
+    site.fifty("image", "share", "kept", "guests")
+    refused = site.fifty("image", "save", "kept", new, "--credentials", "guests", code=1)
+    assert refused["error"] == "Denied"
+    assert sorted(tmp_path.iterdir()) == before
+    # An admin of another tenant may, by its id.
+    site.fifty("image", "unshare", "kept", "guests")
+    site.fifty("image", "save", shown["id"], new, "--credentials", "guests-admin")
+    assert Path(new).read_bytes() == whole.read_bytes()
+    for name in ("kept", "again-raw", "again-qcow2"):
+        site.fifty("image", "delete", name)
     site.require_nothing()
