@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from blocks import changes
 from blocks.commands import run
 from blocks.errors import Conflict, HostFault, InvalidRequest
+from blocks.hypervisor.console import guest_fault
 from blocks.hypervisor.installer import (
     Installer,
     Keyboard,
@@ -25,6 +26,7 @@ from blocks.hypervisor.installer import (
 from blocks.hypervisor.instance_dirs import CONSOLE_LOG, DISK
 from blocks.hypervisor.wishes import of_installed
 from blocks.images import qemu_img
+from blocks.images.boot_sector import has_boot_sector
 from blocks.images.capture import CapturedImage, capture
 from blocks.images.files import replacing
 from blocks.images.iso9660 import build_volume
@@ -175,6 +177,8 @@ def run_installer(build: Build, world: World, store: StateStore) -> None:
             Keyboard(world.hypervisor.connection, world.site).press_any_key(build.id)
     tell = get_run_logger().info
     wait_until_through(world.hypervisor, build.id, log, request.timeout_min * 60.0, tell)
+    if not has_boot_sector(world.directories.path(build.id) / DISK):
+        raise guest_fault("the installer has ended, and left nothing on its disk that boots", log)
 
 
 @step(35, "Capture the disk", undo=remove_file)

@@ -70,6 +70,17 @@ def test_what_was_installed_is_an_image_and_the_machine_is_gone(
     assert differences(before, cloud.inventory()) == []
 
 
+def test_what_does_not_boot_is_no_image(quick: Cloud, tmp_path: Path) -> None:
+    """An installer that gives up says so on its console, and ends as one that is through."""
+    cloud, before = quick, quick.inventory()
+    medium = installer(tmp_path / "vain.iso", POWER_OFF, "No answers: I give up", bytes(512))
+    told = cloud.json("image", "install", "vain", str(medium), *SMALL, code=1)
+    assert told["error"] == "GuestFault" and "left nothing on its disk" in told["message"]
+    assert any("No answers: I give up" in line for line in told["details"])
+    assert "vain" not in cloud.fifty("image", "list")
+    assert differences(before, cloud.inventory()) == []
+
+
 FAULTS = ("34:raise:after", "32:raise:after", "33:raise:after", "35:raise:after", "36:raise")
 
 

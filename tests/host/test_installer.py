@@ -34,8 +34,10 @@ INSTALLED = "The installed system"
 POWER_OFF, REBOOT, NOTHING = bytes.fromhex("ba0406b80020ef"), bytes.fromhex("baf90cb006ee"), b""
 
 
-def installer(path: Path, end: bytes, says: str = BEGINS) -> Path:
-    """A medium that a BIOS boots (El Torito, no emulation).
+def installer(
+    path: Path, end: bytes, says: str = BEGINS, system: bytes = boot_sector(INSTALLED)
+) -> Path:
+    """A medium that a BIOS boots (El Torito, no emulation); `system` is what it installs.
 
     xor ax,ax; mov ds,ax; mov es,ax; cld; mov si,text; next: lodsb; test al,al; jz on;
     mov ah,0x0e; int 0x10; jmp next; on: mov ax,0x0301; mov bx,0x7e00; mov cx,1; mov dx,0x80;
@@ -47,7 +49,7 @@ def installer(path: Path, end: bytes, says: str = BEGINS) -> Path:
     code = bytes.fromhex(parts.format(text=text)) + end + bytes.fromhex("f4ebfd")
     # What is said last may still be in the serial port when the machine goes off.
     code += b"\r\n" + says.encode() + b"\r\n" + b"." * 64 + b"\r\n\0"
-    content = code.ljust(512, b"\0") + boot_sector(INSTALLED)
+    content = code.ljust(512, b"\0") + system
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3)
     content = content.ljust(2048, b"\0")
