@@ -16,7 +16,7 @@ from blocks.resources.image import ImageFormat
 
 MAC = "52:54:00:12:34:56"
 GIB = 1024**3
-_TIMEOUT_S = 600.0
+_TIMEOUT_S = 1800.0
 
 
 def config_drive(
