@@ -17,7 +17,7 @@ from blocks.images.access.without_kernel import DebugfsAccess
 from blocks.images.check import POINTS, Finding, Verdict, look_at
 from blocks.images.check.guest import read_yaml
 from blocks.images.check.initrd import names_in
-from tests.image_maker import Link, Part, Tree, make_disk, run
+from tests.image_maker import MIB, Link, Part, Tree, make_disk, run
 
 VERSION = "6.1.0-1-cloud-amd64"
 MODULES = ("kernel/drivers/virtio/virtio_pci.ko", "kernel/drivers/block/virtio_blk.ko.xz")
@@ -309,6 +309,23 @@ def test_a_damaged_image_is_told_of_or_refused(tmp_path: Path, whole: bytes, see
         assert [one.point for one in look_at(access)] == [point.name for point in POINTS]
     finally:
         access.close()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "text", ["\n" * (MIB - 10), "dport {" * (MIB // 8), "a /b c\n" * (MIB // 8)]
+)
+def test_a_megabyte_of_nothing_is_read_once(tmp_path: Path, text: str) -> None:
+    """Patterns and lists that look at all of it again for each line would take hours."""
+    names = [
+        path for path in GOOD if path.startswith(("etc/ssh/", "etc/systemd/network", "boot/g"))
+    ]
+    names += ["etc/fstab", "etc/ufw/ufw.conf", "etc/ufw/user.rules", "etc/netplan/50.yaml"]
+    names += ["etc/network/interfaces", "etc/nftables.conf", f"boot/config-{VERSION}"]
+    begin = {"etc/netplan/50.yaml": "addresses:", "etc/ufw/ufw.conf": "ENABLED=yes\n"}
+    found = look(tmp_path, {**GOOD, **{name: begin.get(name, "") + text for name in names}})
+    assert len(found) == len(POINTS)
+    assert max(len(one.evidence) for one in found.values()) < 100
 
 
 def test_an_image_that_keeps_one_busy_is_left_alone_at_last(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from blocks.errors import FiftyError
 from blocks.images.access.mount_table import MountLine, partition_of, read_fstab
@@ -58,7 +59,7 @@ def boot_loader(guest: Guest, notes: Notes) -> None:
         notes.fail("no configuration of grub, extlinux or systemd-boot", "install a boot loader")
     for path, text in guest.boot_configs:
         notes.saw(f"{path} is there")
-        for kernel in re.findall(r"(?im)^\s*(?:linux(?:16|efi)?|initrd)\s+(/\S+)", text):
+        for kernel in re.findall(r"(?im)^[ \t]*(?:linux(?:16|efi)?|initrd)[ \t]+(/\S+)", text):
             if not any(guest.access.exists(f"{start}{kernel}") for start in ("", "/boot")):
                 notes.fail(f"{path} starts {kernel}, which is not there", "run update-grub")
     if not guest.kernels:
@@ -176,8 +177,8 @@ def fstab(guest: Guest, notes: Notes) -> None:
     lines, bad = read_fstab(text)
     for one in bad:
         notes.fail(f"nobody can read: {one}", "see fstab(5)")
-    points = [line.point for line in lines if line.point.startswith("/")]
-    for point in sorted({one for one in points if points.count(one) > 1}):
+    points = Counter(line.point for line in lines if line.point.startswith("/"))
+    for point in sorted(one for one, count in points.items() if count > 1):
         notes.fail(f"{point} is there twice")
     for line in lines:
         _source(guest, notes, line)

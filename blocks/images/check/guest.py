@@ -68,6 +68,9 @@ class Guest:
         """Whether it is made by the recipe `micro`, whose own init does what cloud-init does."""
         return all(self.access.exists(path) for path in _MICRO)
 
+    # Patterns over these stay in one line: one that takes line ends for blanks would look at all
+    # that follows from each of them, and a megabyte of line ends would keep it busy for hours.
+
     def texts(self, folder: str, *suffixes: str) -> Iterator[tuple[str, str]]:
         """The paths and texts of a directory's files that end so."""
         names = [name for name in self.access.names(folder) if name.endswith(suffixes)]
@@ -127,9 +130,9 @@ class Guest:
         options = re.search(r"^kernelopts=(.*)$", environment, re.MULTILINE)
         for path, text in self.boot_configs:
             pattern = (
-                r"^\s*(?:linux(?:16|efi)?\s+\S+)\s+(.*)$"
+                r"^[ \t]*(?:linux(?:16|efi)?[ \t]+\S+)[ \t]+(.*)$"
                 if "grub" in path
-                else r"(?i)^\s*(?:append|options)\s+(.*)$"
+                else r"(?i)^[ \t]*(?:append|options)[ \t]+(.*)$"
             )
             for line in re.findall(pattern, text, re.MULTILINE):
                 said = line.replace("$kernelopts", options[1] if options else "")

@@ -15,24 +15,27 @@ _MAC = r"(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}"
 #: Directory, endings, and the pattern of a line that ties a card's name or setup to its MAC.
 _MAC_FILES = (
     ("/etc/udev/rules.d", (".rules",), rf"^[^#\n]*ATTR\{{address\}}==\"{_MAC}\".*$"),
-    ("/etc/sysconfig/network-scripts", ("",), rf"^\s*(?:HWADDR|MACADDR)=\"?{_MAC}.*$"),
+    ("/etc/sysconfig/network-scripts", ("",), rf"^[ \t]*(?:HWADDR|MACADDR)=\"?{_MAC}.*$"),
     (
         "/etc/systemd/network",
         (".link", ".network"),
-        rf"^\s*\w*MACAddress\s*=.*{_MAC}.*$",
+        rf"^[ \t]*\w*MACAddress[ \t]*=.*{_MAC}.*$",
     ),
-    ("/etc/netplan", (".yaml",), rf"^[^#\n]*macaddress:\s*[\"']?{_MAC}.*$"),
+    ("/etc/netplan", (".yaml",), rf"^[^#\n]*macaddress:[ \t]*[\"']?{_MAC}.*$"),
     (
         "/etc/NetworkManager/system-connections",
         ("",),
-        rf"^\s*(?:cloned-)?mac-address\s*=\s*{_MAC}.*$",
+        rf"^[ \t]*(?:cloned-)?mac-address[ \t]*=[ \t]*{_MAC}.*$",
     ),
-    ("/etc/network/interfaces.d", ("",), rf"^\s*hwaddress\s+(?:ether\s+)?{_MAC}.*$"),
-    ("/etc/network", ("interfaces",), rf"^\s*hwaddress\s+(?:ether\s+)?{_MAC}.*$"),
+    ("/etc/network/interfaces.d", ("",), rf"^[ \t]*hwaddress[ \t]+(?:ether[ \t]+)?{_MAC}.*$"),
+    ("/etc/network", ("interfaces",), rf"^[ \t]*hwaddress[ \t]+(?:ether[ \t]+)?{_MAC}.*$"),
 )
 _NETWORKD_FOLDERS = ("/etc/systemd/network", "/usr/lib/systemd/network")
+_BY_DHCP = re.compile(r"(?im)^[ \t]*DHCP[ \t]*=[ \t]*(?:yes|true|ipv4|both)")
+_OF_A_CARD = re.compile(r"(?m)^[ \t]*(?:Name|Type)[ \t]*=[ \t]*(?:e|\*|ether)")
+_ADDRESSES = re.compile(r"(?m)^[ \t]*addresses:[ \t]*(?:\[[ \t]*\S.*|\n[ \t]*-[ \t]*.*)")
 _REFUSES = re.compile(r"policy drop|:INPUT DROP|-A INPUT -j (?:DROP|REJECT)|-P INPUT DROP")
-_LETS_SSH_IN = re.compile(r"dport (?:22|ssh|\{[^}]*\b(?:22|ssh)\b)|--dports? \S*\b22\b")
+_LETS_SSH_IN = re.compile(r"dport (?:22|ssh|\{[^}\n]{0,200}\b(?:22|ssh)\b)|--dports? \S*\b22\b")
 
 
 @NETWORK.point("fixed-mac", "No network card's address is written down in it")
@@ -61,18 +64,16 @@ def _asking(guest: Guest) -> Iterator[str]:
         yield "micro's init runs udhcpc on every card"
     for folder in _NETWORKD_FOLDERS:
         for path, text in guest.texts(folder, ".network"):
-            if re.search(r"(?im)^\s*DHCP\s*=\s*(?:yes|true|ipv4|both)", text) and re.search(
-                r"(?m)^\s*(?:Name|Type)\s*=\s*(?:e|\*|ether)", text
-            ):
+            if _BY_DHCP.search(text) and _OF_A_CARD.search(text):
                 yield f"{path}: DHCP"
     for path, text in guest.texts("/etc/netplan", ".yaml"):
-        if re.search(r"(?m)^\s*dhcp4:\s*(?:true|yes)", text):
+        if re.search(r"(?m)^[ \t]*dhcp4:[ \t]*(?:true|yes)", text):
             yield f"{path}: dhcp4"
     for path, text in _interfaces(guest):
-        if re.search(r"(?m)^\s*iface\s+\S+\s+inet\s+dhcp", text):
+        if re.search(r"(?m)^[ \t]*iface[ \t]+\S+[ \t]+inet[ \t]+dhcp", text):
             yield f"{path}: inet dhcp"
     for path, text in guest.texts("/etc/sysconfig/network-scripts", ""):
-        if re.search(r"(?m)^\s*BOOTPROTO=\"?dhcp", text):
+        if re.search(r"(?m)^[ \t]*BOOTPROTO=\"?dhcp", text):
             yield f"{path}: BOOTPROTO=dhcp"
     if guest.access.exists("/usr/bin/cloud-init") and not _disabled_network(guest):
         yield "/usr/bin/cloud-init configures the network, by DHCP unless told otherwise"
@@ -82,16 +83,16 @@ def _asking(guest: Guest) -> Iterator[str]:
 
 def _static(guest: Guest) -> Iterator[str]:
     for path, text in guest.texts("/etc/systemd/network", ".network"):
-        if found := re.search(r"(?m)^\s*Address\s*=\s*(?!127\.|::1)\S+", text):
+        if found := re.search(r"(?m)^[ \t]*Address[ \t]*=[ \t]*(?!127\.|::1)\S+", text):
             yield f"{path}: {found[0].strip()}"
     for path, text in guest.texts("/etc/netplan", ".yaml"):
-        if found := re.search(r"(?m)^\s*addresses:\s*(?:\[\s*\S.*|\n\s*-\s*.*)", text):
+        if found := _ADDRESSES.search(text):
             yield f"{path}: {found[0].strip()}"
     for path, text in _interfaces(guest):
-        if found := re.search(r"(?m)^\s*iface\s+(?!lo\b)\S+\s+inet\s+static", text):
+        if found := re.search(r"(?m)^[ \t]*iface[ \t]+(?!lo\b)\S+[ \t]+inet[ \t]+static", text):
             yield f"{path}: {found[0].strip()}"
     for path, text in guest.texts("/etc/sysconfig/network-scripts", ""):
-        if "ifcfg-lo" not in path and (found := re.search(r"(?m)^\s*IPADDR\d?=\S+", text)):
+        if "ifcfg-lo" not in path and (found := re.search(r"(?m)^[ \t]*IPADDR\d?=\S+", text)):
             yield f"{path}: {found[0].strip()}"
 
 
@@ -140,11 +141,11 @@ def key_login(guest: Guest, notes: Notes) -> None:
     files = list(guest.texts("/etc/ssh", "sshd_config"))
     files += guest.texts("/etc/ssh/sshd_config.d", ".conf")
     for path, text in files:
-        if re.search(r"(?im)^\s*PubkeyAuthentication\s+no\b", text):
+        if re.search(r"(?im)^[ \t]*PubkeyAuthentication[ \t]+no\b", text):
             notes.fail(f"{path}: PubkeyAuthentication no", "take the line out")
-        if re.search(r"(?im)^\s*PermitRootLogin\s+yes\b", text):
+        if re.search(r"(?im)^[ \t]*PermitRootLogin[ \t]+yes\b", text):
             notes.warn(f"{path}: PermitRootLogin yes", "prohibit-password is enough for keys")
-        if re.search(r"(?im)^\s*PermitEmptyPasswords\s+yes\b", text):
+        if re.search(r"(?im)^[ \t]*PermitEmptyPasswords[ \t]+yes\b", text):
             notes.fail(f"{path}: PermitEmptyPasswords yes", "take the line out")
     notes.nothing(", ".join(path for path, _text in files) or "files: the server's defaults")
 
@@ -153,7 +154,7 @@ def key_login(guest: Guest, notes: Notes) -> None:
 def firewall(guest: Guest, notes: Notes) -> None:
     """Security groups filter at the port; a firewall inside must at least let SSH in."""
     ufw = guest.access.text("/etc/ufw/ufw.conf") or ""
-    if re.search(r"(?im)^\s*ENABLED\s*=\s*yes", ufw):
+    if re.search(r"(?im)^[ \t]*ENABLED[ \t]*=[ \t]*yes", ufw):
         rules = guest.access.text("/etc/ufw/user.rules") or ""
         _judge(notes, "/etc/ufw/ufw.conf: ENABLED=yes", lets_in=bool(_LETS_SSH_IN.search(rules)))
     if (link := guest.unit_enabled("firewalld.service")) is not None:

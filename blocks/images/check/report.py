@@ -88,6 +88,8 @@ class CheckReport(BaseModel):
 
 
 _SHORT = 160
+#: Of more lines it is told how many there are.
+_MOST_EVIDENCE = 50
 
 
 class Notes:
@@ -121,11 +123,14 @@ class Notes:
 
     def finding(self, point: str, title: str) -> Finding:
         """The finding."""
+        told = self._evidence[:_MOST_EVIDENCE]
+        if more := len(self._evidence) - len(told):
+            told.append(f"and {more} more")
         return Finding(
             point=point,
             title=title,
             verdict=self._verdict,
-            evidence=tuple(self._evidence),
+            evidence=tuple(told),
             hint=self._hint,
         )
 
