@@ -14,6 +14,7 @@ import pytest
 from blocks.errors import Denied, FiftyError, InvalidRequest, NotFound, Transient, UnsafeImage
 from blocks.images.intake.download import Downloader, Pace
 from blocks.images.intake.reach import Reach
+from tests.certificates import Authority
 from tests.web_server import Served, WebServer, web_server
 
 MIB = 1 << 20
@@ -239,3 +240,61 @@ def test_what_the_environment_says_is_for_others(
     server.files["/image"] = Served(CONTENT)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
     assert fetch(server, tmp_path / "f") == CONTENT
+
+
+@pytest.fixture(name="authority")
+def _authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """An authority that this host trusts."""
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    return authority
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_https(authority: Authority, tmp_path: Path, host: str) -> None:
+    """Also resumed, and by the address that was compared: the certificate is of the name."""
+    with web_server(authority.server(host)) as server:
+        server.files["/image"] = Served(CONTENT, breaks_at=MIB)
+        Downloader(LOOPBACK).fetch(server.url("/image", host), tmp_path / "f", 4 * MIB, nothing)
+        assert (tmp_path / "f").read_bytes() == CONTENT
+        assert server.sent == 3 * MIB
+
+
+@pytest.mark.parametrize("why", ["nobody", "other name", "over", "other authority"])
+def test_a_certificate_that_is_not_accepted(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    tls = authority.server("127.0.0.1")
+    if why == "nobody":
+        monkeypatch.delenv("SSL_CERT_FILE")
+    elif why == "other name":
+        tls = authority.server("localhost", "127.0.0.2")
+    elif why == "over":
+        tls = authority.server("127.0.0.1", days=-1)
+    else:
+        tls = Authority(tmp_path, "others").server("127.0.0.1")
+    # What requests itself would go by is for other programs.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
+    with web_server(tls) as server:
+        server.files["/image"] = Served(CONTENT)
+        with pytest.raises(InvalidRequest, match="certificate is not accepted"):
+            Downloader(LOOPBACK).fetch(server.url("/image"), tmp_path / "f", 4 * MIB, nothing)
+        assert server.asked == []
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_redirect_from_https_to_http(
+    authority: Authority, server: WebServer, tmp_path: Path
+) -> None:
+    """It is refused, wherever it leads; the other way is followed."""
+    server.files["/image"] = Served(CONTENT)
+    with web_server(authority.server("127.0.0.1")) as secure:
+        for target in (server.url("/image"), "http://images.example/image"):
+            secure.files["/old"] = Served(status=302, headers={"Location": target})
+            with pytest.raises(Denied, match="from https"):
+                Downloader(LOOPBACK).fetch(secure.url("/old"), tmp_path / "f", 4 * MIB, nothing)
+        assert server.asked == []
+        assert not (tmp_path / "f").exists()
+        secure.files["/image"] = Served(CONTENT)
+        server.files["/old"] = Served(status=302, headers={"Location": secure.url("/image")})
+        assert fetch(server, tmp_path / "f", name="/old") == CONTENT

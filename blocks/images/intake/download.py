@@ -191,7 +191,7 @@ class Downloader:
         except requests.exceptions.SSLError as error:
             raise InvalidRequest(
                 f"the server's certificate is not accepted: {error}",
-                hint="this host's ca-certificates say which are",
+                hint="this host's ca-certificates say which are; SSL_CERT_FILE names others",
             ) from error
         except (requests.exceptions.InvalidURL, UnicodeError) as error:
             raise InvalidRequest(f"the URL is malformed: {error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -119,7 +120,8 @@ class _Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - requests' own
-        super().init_poolmanager(*args, **options)
+        # Whom this host trusts (OpenSSL's own: `SSL_CERT_FILE` too), and whom requests does.
+        super().init_poolmanager(*args, **options, ssl_context=ssl.create_default_context())
         manager: PoolManager = self.poolmanager
         manager.pool_classes_by_scheme = {
             "http": _pool_class(HTTPConnectionPool, HTTPConnection, self._reach),
