@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Group
 from blocks.errors import FiftyError
 from blocks.settings import DEFAULT_HOME
 from deployments.cli import output
+from deployments.cli.help_pages import HelpPages
 
 REFUSED = 1
 WRONG_USAGE = 2
@@ -58,7 +59,7 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "vm_snapshots",
             "Snapshot its root disk; volumes and encrypted disks have none.",
         ),
-        "list": ("vm_snapshots", "List its snapshots."),
+        "list": ("vm_snapshots", "List a VM's snapshots."),
         "revert": ("vm_snapshots", "Bring it back to a snapshot."),
         "delete": ("vm_snapshots", "Delete a snapshot; what was written since stays."),
     },
@@ -100,24 +101,36 @@ _TREE: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "import": ("image_import", "Import an image from a file or a URL."),
         "install": ("image_install", "Install an image from an installer's medium."),
         "edit": ("image_files", "Make an image from another one by changing files in it."),
-        "check": ("image_files", "Check an image's files without booting it."),
+        "check": (
+            "image_files",
+            "Check an image's files without booting it.\n\n"
+            "Exits 0 where no point failed, 3 where one did; the report is kept with the image.",
+        ),
         "capture": ("image_trials", "Make an image of a VM, running or off."),
-        "certify": ("image_trials", "Boot an image, and test it from inside and outside."),
+        "certify": (
+            "image_trials",
+            "Boot an image, and test it from inside and outside.\n\n"
+            "Exits 0 where it passed, 3 where it did not; the certificate is kept with the image.",
+        ),
         "list": ("images", "List the images."),
-        "show": ("images", "Show an image."),
+        "show": ("images", "Show an image: what it is, and what was made from it."),
         "set": ("image_catalogue", "Set what is said of an image."),
         "deactivate": ("image_catalogue", "Let no new VM be made from an image."),
         "activate": ("image_catalogue", "Let new VMs be made from it again."),
-        "save": ("image_save", "Save an image as a file: as it is, or as raw or qcow2."),
+        "save": (
+            "image_save",
+            "Save an image as a file: as it is, or as raw or qcow2.\n\n"
+            "For admins only. The file is there whole or not at all; an encrypted image stays so.",
+        ),
         "share": ("image_catalogue", "Let one more tenant use an image."),
         "unshare": ("image_catalogue", "Let a tenant use it no more."),
         "delete": ("images", "Delete an image that no VM was made from."),
     },
     "flavor": {
-        "create": ("flavors", "Make a flavor."),
+        "create": ("flavors", "Make a flavor; for admins only."),
         "list": ("flavors", "List the flavors."),
         "show": ("flavors", "Show a flavor."),
-        "delete": ("flavors", "Delete a flavor; VMs keep theirs."),
+        "delete": ("flavors", "Delete a flavor; VMs keep theirs. For admins only."),
     },
     "tenant": {
         "create": ("tenants", "Make a tenant."),
@@ -176,6 +189,7 @@ def _app(name: str) -> App:
         help=_HELP[name],
         version_flags=[],
         help_format="plaintext",
+        help_formatter=HelpPages(),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
