@@ -11,9 +11,10 @@ from blocks.resources import Port, PortKind, PortRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.world import World
 from tasks.at_work import at_work, flow_run_id
+from tasks.complete_vm import find_complete
 from tasks.floating_ip_routers import let_go
 from tasks.interface_change import attach_interface, detach_interface
-from tasks.policy import allows, check_policy
+from tasks.policy import check_policy
 from tasks.port_bindings import protected
 from tasks.vm_session import VM_KIND
 
@@ -52,33 +53,13 @@ def find_port(store: StateStore, build: Build, name: str) -> Port:
     )
 
 
-def _build(world: World, caller: Caller, request: PortRequest) -> Build:
-    build = world.store.builds.find(
-        "vm",
-        request.name,
-        caller.tenant_id,
-        credentials=request.credentials,
-        foreign=allows(caller, "any:foreign"),
-    )
-    if build.state != "complete":
-        raise Conflict(
-            f"{build.name} is {build.state}", hint="its ports can be changed when it is complete"
-        )
-    instance = world.store.instances.get(build.id)
-    if instance.host != world.store.host:
-        raise Conflict(
-            f"{build.name} is on the host {instance.host}", hint="ask for it on that host"
-        )
-    return build
-
-
 def _groups(store: StateStore, tenant_id: str, names: Sequence[str]) -> list[str]:
     return [store.groups.find(tenant_id, name).id for name in dict.fromkeys(names)]
 
 
 def _attach(world: World, caller: Caller, request: PortRequest) -> str:
     store = world.store
-    build = _build(world, caller, request)
+    build = find_complete(world.store, caller, request.name, request.credentials)
     tenant = store.instances.get(build.id).tenant_id
     network = store.networks.find(tenant, request.network or "")
     names = ("default",) if request.security_groups is None else request.security_groups
@@ -104,7 +85,7 @@ def _refuse_foreign(store: StateStore, build: Build, port_id: str) -> None:
 
 def _detach(world: World, caller: Caller, request: PortRequest) -> str:
     store = world.store
-    build = _build(world, caller, request)
+    build = find_complete(world.store, caller, request.name, request.credentials)
     port = find_port(store, build, request.port or "")
     with at_work(VM_KIND, world, build, "detach"):
         let_go({port.id}, store, world.fabric)
@@ -114,7 +95,7 @@ def _detach(world: World, caller: Caller, request: PortRequest) -> str:
 
 def _set(world: World, caller: Caller, request: PortRequest) -> str:
     store = world.store
-    build = _build(world, caller, request)
+    build = find_complete(world.store, caller, request.name, request.credentials)
     port = find_port(store, build, request.port or "")
     on = request.port_security
     if on is not None:

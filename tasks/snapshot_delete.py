@@ -13,9 +13,9 @@ from blocks.resources import SnapshotReference
 from blocks.settings import settings
 from blocks.world import open_world
 from tasks.access import identify
+from tasks.complete_vm import find_complete
 from tasks.policy import check_policy
 from tasks.session import delete_build, refused
-from tasks.snapshot_subject import find_vm
 from tasks.snapshot_take import SNAPSHOT_KIND
 from tasks.upkeep import asked
 
@@ -34,7 +34,7 @@ def delete(request: BaseModel | Mapping[str, Any]) -> State[Any]:
         world = open_world(settings())
         caller = identify(world.store, wanted.credentials)
         check_policy(caller, "snapshot:delete")
-        vm = find_vm(world.store, caller, wanted.vm, wanted.credentials)
+        vm = find_complete(world.store, caller, wanted.vm, wanted.credentials)
         snapshot = world.store.snapshots.find(vm.id, wanted.name)
         build = world.store.builds.get(snapshot.id)
         return delete_build(SNAPSHOT_KIND, world, build)

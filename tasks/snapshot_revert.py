@@ -15,16 +15,15 @@ from blocks.resources import InstanceStatus, SnapshotReference
 from blocks.state import Build, StateStore
 from blocks.world import World
 from tasks.access import identify
+from tasks.complete_vm import find_complete, require_complete
 from tasks.draft import describe_all
 from tasks.ends import Kind
 from tasks.policy import check_policy
 from tasks.snapshot_subject import (
     SnapshotSubject,
-    find_vm,
     has_no_network,
     note_layer,
     plugged_volumes,
-    require_complete,
     require_settled,
     was_lost,
 )
@@ -79,7 +78,7 @@ def validate_revert(
     if wrong:
         raise InvalidRequest("the revert request is wrong", details=wrong)
     request = SnapshotReference.model_validate(form)
-    vm = find_vm(store, caller, request.vm, build.credentials)
+    vm = find_complete(store, caller, request.vm, build.credentials)
     snapshot = store.snapshots.find(vm.id, request.name)
     store.builds.update(build.id, name=f"{vm.name} {snapshot.name}")
     instance = store.instances.get(vm.id)

@@ -12,47 +12,12 @@ from blocks.hypervisor.instance_dirs import layer_name, memory_name, owner_of
 from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.hypervisor.snapshots import Snapshots
 from blocks.resources import Instance, InstanceStatus, Snapshot, Volume
-from blocks.state import Build, Caller, StateStore, StepState
+from blocks.state import StateStore, StepState
 from blocks.state.snapshots import CATALOGUES
 from blocks.world import World
 from tasks.leasing import holding
-from tasks.policy import allows
 from tasks.subject import BuildSubject
 from tasks.vm_restore import START_STEP
-
-
-def find_vm(store: StateStore, caller: Caller, name: str, credentials: str) -> Build:
-    """The build of a VM that is to be worked on, as the caller may name it.
-
-    Raises:
-        NotFound: There is none that the caller may see.
-        Conflict: It is not complete, or on another host.
-    """
-    foreign = allows(caller, "any:foreign")
-    build = store.builds.find(
-        "vm", name, caller.tenant_id, credentials=credentials, foreign=foreign
-    )
-    require_complete(store, build.id)
-    return build
-
-
-def require_complete(store: StateStore, instance_id: str) -> Instance:
-    """A VM that is complete, and on this host.
-
-    Raises:
-        Conflict: It is not.
-    """
-    build = store.builds.get(instance_id)
-    if build.state != "complete":
-        raise Conflict(
-            f"{build.name} is {build.state}", hint="its snapshots are for when it is complete"
-        )
-    instance = store.instances.get(instance_id)
-    if instance.host != store.host:
-        raise Conflict(
-            f"{build.name} is on the host {instance.host}", hint="ask for it on that host"
-        )
-    return instance
 
 
 def require_settled(subject: SnapshotSubject, top: Path) -> Path:

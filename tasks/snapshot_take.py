@@ -18,15 +18,14 @@ from blocks.state import Build, StateStore
 from blocks.state.tables.base import now
 from blocks.world import World
 from tasks.access import identify
+from tasks.complete_vm import find_complete, require_complete
 from tasks.draft import describe_all
 from tasks.ends import Kind
 from tasks.policy import check_policy
 from tasks.snapshot_subject import (
     SnapshotSubject,
-    find_vm,
     note_layer,
     plugged_volumes,
-    require_complete,
     require_settled,
 )
 from tasks.step import Catalogue
@@ -75,7 +74,7 @@ def validate_snapshot(
     if wrong:
         raise InvalidRequest("the snapshot request is wrong", details=wrong)
     request = SnapshotRequest.model_validate(form)
-    vm = find_vm(store, caller, request.vm, build.credentials)
+    vm = find_complete(store, caller, request.vm, build.credentials)
     store.builds.update(build.id, name=f"{vm.name} {request.name}")
     running = world.hypervisor.state(vm.id) in ("running", "paused")
     memory = running if request.kind == "internal" else request.memory

@@ -5,13 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from blocks.errors import Conflict
 from blocks.resources import VolumeRequest
-from blocks.state import Build, Caller
+from blocks.state import Caller
 from blocks.world import World
 from tasks.at_work import at_work, flow_run_id
+from tasks.complete_vm import find_complete
 from tasks.one_change import Changes
-from tasks.policy import allows
 from tasks.vm_session import VM_KIND
 from tasks.volume_change import attach_volume, detach_volume, find_volume
 
@@ -34,28 +33,8 @@ def wrong(request: VolumeRequest) -> Sequence[str]:
     return lines
 
 
-def _build(world: World, caller: Caller, request: VolumeRequest) -> Build:
-    build = world.store.builds.find(
-        "vm",
-        request.name,
-        caller.tenant_id,
-        credentials=request.credentials,
-        foreign=allows(caller, "any:foreign"),
-    )
-    if build.state != "complete":
-        raise Conflict(
-            f"{build.name} is {build.state}", hint="its volumes can be changed when it is complete"
-        )
-    instance = world.store.instances.get(build.id)
-    if instance.host != world.store.host:
-        raise Conflict(
-            f"{build.name} is on the host {instance.host}", hint="ask for it on that host"
-        )
-    return build
-
-
 def _attach(world: World, caller: Caller, request: VolumeRequest) -> str:
-    build = _build(world, caller, request)
+    build = find_complete(world.store, caller, request.name, request.credentials)
     if request.volume is not None:
         known = find_volume(world.store, build, request.volume)
         volume_id, size = known.id, known.size_gib
@@ -69,7 +48,7 @@ def _attach(world: World, caller: Caller, request: VolumeRequest) -> str:
 
 
 def _detach(world: World, caller: Caller, request: VolumeRequest) -> str:
-    build = _build(world, caller, request)
+    build = find_complete(world.store, caller, request.name, request.credentials)
     volume = find_volume(world.store, build, request.volume or "")
     with at_work(VM_KIND, world, build, "detach"):
         detach_volume(world, build, volume.id, delete=request.delete)
