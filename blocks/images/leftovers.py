@@ -18,6 +18,7 @@ from blocks.errors import HostFault, InvalidRequest
 from blocks.images.exports import Export, Exports, end, mount_points
 from blocks.images.files import is_part
 from blocks.inventory import Found
+from blocks.resources.image import ImageFormat
 
 IMAGE = "image-file"
 EXPORT = "fuse-export"
@@ -26,7 +27,7 @@ PART = "image-part"
 MOUNT = "mount"
 LOOP = "loop"
 #: A file of the catalogue, what its build says of it, and its cloud-init's schema.
-_OF_IMAGE = (".qcow2", ".json", ".schema")
+_OF_IMAGE = (*(f".{form}" for form in ImageFormat), ".json", ".schema")
 
 
 def inventory(directory: Path, exports: Exports) -> list[Found]:

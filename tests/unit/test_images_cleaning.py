@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import uuid
 from pathlib import Path
 
+from blocks.images import ImageStore
 from blocks.images.cache import BaseCache, Idle, Needed
 from blocks.resources import Image, ImageFormat
 
@@ -64,3 +66,16 @@ def test_a_fetch_is_a_use(tmp_path: Path) -> None:
     cache.fetch(image, lambda _done, _total: None)
     needed = Needed(frozenset(), frozenset({digest}))
     assert cache.remove_others(lambda: needed, Idle(DAY_S, 100 * MIB)) == {}
+
+
+def test_what_the_catalogue_has_is_in_the_inventory_in_either_format(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "store"
+    folder.mkdir(parents=True)
+    names = [f"{uuid.uuid4()}.{form}" for form in ImageFormat]
+    for name in (*names, "no-image.raw"):
+        (folder / name).touch()
+    store = ImageStore(tmp_path / "images")
+    assert {Path(found.name).name for found in store.inventory()} == set(names)
+    for found in store.inventory():
+        store.remove(found)
+    assert [path.name for path in folder.iterdir()] == ["no-image.raw"]
