@@ -8,14 +8,17 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
-from blocks.errors import Conflict, FiftyError, InvalidRequest, NotFound
+from blocks.errors import Conflict, FiftyError, InvalidRequest, NotFound, Unsupported
 from blocks.images import ImageStore
 from blocks.resources import Image
 from blocks.resources.nics import nics_of
-from blocks.state import Caller, StateStore
+from blocks.settings import settings
+from blocks.state import Build, Caller, StateStore
 from blocks.user_data import kinds_in, wrong_for_guest
+from tasks.certificate_policy import require_certificate
 from tasks.draft import Draft
-from tasks.metadata import read_secret
+from tasks.image_passphrase import passphrase_of
+from tasks.metadata import read_secret, vendor_data
 
 GIB = 1024**3
 
@@ -53,6 +56,30 @@ def check_fit(draft: Draft, store: StateStore, image: Image) -> None:
         raise InvalidRequest("; ".join(wrong), hint="choose a larger flavor")
 
 
+def usable_image(build: Build, caller: Caller, draft: Draft, store: StateStore, name: str) -> Image:
+    """The image of a name, if a VM can be made of it as the request asks.
+
+    Raises:
+        NotFound: The caller can see none, or its passphrase is gone.
+        Conflict: It is not active.
+        Denied: It has no certificate, and the tenant's policy wants one.
+        InvalidRequest: It does not fit the flavor, or its passphrase is none.
+        Unsupported: Files cannot be injected into it.
+    """
+    image = store.images.find(caller.tenant_id, name)
+    if image.status != "active":
+        why = f": {image.deactivation.why}" if image.deactivation else ""
+        raise Conflict(f"the image {name!r} is {image.status}{why}", hint="use an active image")
+    require_certificate(build, caller, image, store)
+    check_fit(draft, store, image)
+    passphrase_of(image)
+    if draft.valid("inject") and image.encrypted:
+        raise Unsupported(f"files cannot be injected into {name!r}: it is encrypted")
+    if draft.valid("inject") and not image.injectable:
+        raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")
+    return image
+
+
 def wrong_secret(draft: Draft) -> FiftyError | None:
     """What is wrong with the Secret block that holds the user data; None where nothing is."""
     name = draft.valid("user_data_secret")
@@ -67,7 +94,12 @@ def wrong_secret(draft: Draft) -> FiftyError | None:
 
 
 def valid_words(draft: Draft) -> str:
-    """That a request is valid; and of what its user data is made, which is told nowhere else."""
+    """That a request is valid; and of what its user data is made, which is told nowhere else.
+
+    Raises:
+        InvalidRequest: The operator's vendor data is wrong: every guest is given it.
+    """
+    vendor_data(settings().vendor_data)
     text = draft.valid("user_data")
     if (secret := draft.valid("user_data_secret")) is not None:
         text = read_secret(secret)

@@ -14,23 +14,19 @@ from prefect.events import emit_event
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from blocks.changes import record
-from blocks.errors import Conflict, InvalidRequest, NotFound, RateLimited, Transient, Unsupported
+from blocks.errors import Conflict, InvalidRequest, NotFound, RateLimited, Transient
 from blocks.images import ImageStore
 from blocks.resources import Instance, InstanceStatus, PortKind, TaskState, VmRequest
-from blocks.settings import settings
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from tasks.access import identify
-from tasks.certificate_policy import require_certificate
 from tasks.draft import Draft
-from tasks.image_passphrase import passphrase_of
-from tasks.metadata import vendor_data
 from tasks.policy import check_policy
 from tasks.request_checks import (
     about,
-    check_fit,
     check_user_data_for,
     unknown_names,
+    usable_image,
     usable_networks,
     valid_words,
     wrong_secret,
@@ -118,8 +114,6 @@ def validate_request(build: Build, caller: Caller, draft: Draft, store: StateSto
         raise InvalidRequest(f"{len(wrong)} field(s) are wrong", details=wrong)
     if secret:
         raise secret
-    # The operator's own is no field of the request, but every guest of it is given it.
-    vendor_data(settings().vendor_data)
     name = draft.valid("name")
     try:
         other = store.instances.find(name, caller.tenant_id)
@@ -151,9 +145,7 @@ def resolve_flavor(draft: Draft, store: StateStore) -> dict[str, Any] | None:
 def resolve_image(
     build: Build, caller: Caller, draft: Draft, store: StateStore, images: ImageStore
 ) -> str | None:
-    """Look the image up, check that it is active, fits the flavor and takes the user data.
-
-    And that it has a certificate, where the tenant's policy wants one.
+    """Look the image up: active, certified where that is wanted, fit for flavor and user data.
 
     Here Nova's API asks Glance and compares `min_ram`, `min_disk` and the virtual size
     (`nova.compute.api.API._validate_flavor_image`). It never looks at user data; what
@@ -163,17 +155,7 @@ def resolve_image(
     if name is None:
         return None
     with about("image"):
-        image = store.images.find(caller.tenant_id, name)
-        if image.status != "active":
-            why = f": {image.deactivation.why}" if image.deactivation else ""
-            raise Conflict(f"the image {name!r} is {image.status}{why}", hint="use an active image")
-        require_certificate(build, caller, image, store)
-        check_fit(draft, store, image)
-        passphrase_of(image)
-        if draft.valid("inject") and image.encrypted:
-            raise Unsupported(f"files cannot be injected into {name!r}: it is encrypted")
-        if draft.valid("inject") and not image.injectable:
-            raise Unsupported(f"files cannot be injected into {name!r}: its root is not ext4")
+        image = usable_image(build, caller, draft, store, name)
     check_user_data_for(draft, image, images)
     return image.id
 
