@@ -35,6 +35,7 @@ from tasks.snapshot_take import (
     validate_snapshot,
 )
 from tasks.snapshot_take import freeze_disk as freeze_snapshot
+from tasks.step_progress import telling
 
 
 @step(41, "Validate the capture request")
@@ -158,7 +159,8 @@ def generalise_capture(
 @step(45, "Finish the image")
 def finish_capture(build: Build, images: ImageStore, store: StateStore) -> dict[str, Any]:
     """Flatten it into the store, compressed, inspected as what it is now."""
-    document = images.editor.finish(build.id).model_dump(mode="json")
+    with telling("compressing", build.name) as meter:
+        document = images.editor.finish(build.id, meter.percent).model_dump(mode="json")
     store.builds.note(build.id, captured=document)
     return document
 

@@ -17,6 +17,7 @@ from tasks.draft import describe_all
 from tasks.image_build import forget_image, step
 from tasks.image_names import admitted, named
 from tasks.image_origin import EDIT_OF, find_image, is_trusted, require_active
+from tasks.step_progress import telling
 
 
 @step(21, "Validate the edit request")
@@ -94,7 +95,8 @@ def _note_cloud_init(build: Build, images: ImageStore, store: StateStore, guest:
 @step(24, "Finish the new image")
 def finish_edit(build: Build, images: ImageStore, store: StateStore) -> dict[str, Any]:
     """Flatten it into the store, inspected as what it is now."""
-    document = images.editor.finish(build.id).model_dump(mode="json")
+    with telling("compressing", build.name) as meter:
+        document = images.editor.finish(build.id, meter.percent).model_dump(mode="json")
     store.builds.note(build.id, edited=document)
     return document
 

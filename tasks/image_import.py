@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
-
-from prefect import get_run_logger
 
 from blocks.errors import Conflict, InvalidRequest
 from blocks.images import ImageStore
@@ -23,10 +19,9 @@ from tasks.image_build import forget_image, remove_file, step
 from tasks.image_names import admitted, named
 from tasks.image_passphrase import read_passphrase
 from tasks.policy import check_policy
+from tasks.step_progress import telling
 
 _GIB = 1024**3
-_MIB = 1024**2
-_TELL_EVERY_S = 2.0
 
 
 @step(11, "Validate the import request")
@@ -67,8 +62,8 @@ def fetch_image(build: Build, import_request: ImportRequest, images: ImageStore)
     """
     request = import_request
     expected = SUMS if request.sha256sums else request.sha256
-    progress = _Teller(f"fetching {request.name}")
-    return images.intake.fetch(request.source, build.id, expected, progress)
+    with telling("fetching", build.name) as meter:
+        return images.intake.fetch(request.source, build.id, expected, meter.bytes)
 
 
 @step(13, "Inspect the image")
@@ -81,9 +76,10 @@ def inspect_image(
     `oslo_utils.imageutils.format_inspector`, since CVE-2024-32498.
     """
     request = import_request
-    progress = _Teller(f"unpacking {request.name}")
     declared = SourceFormat(request.format) if request.format else None
-    seen = images.intake.inspect(build.id, declared, progress, encrypted=request.encrypted)
+    encrypted = request.encrypted
+    with telling("unpacking", build.name) as meter:
+        seen = images.intake.inspect(build.id, declared, meter.bytes, encrypted=encrypted)
     document = seen.model_dump(mode="json")
     store.builds.note(build.id, inspected=document)
     return document
@@ -102,14 +98,15 @@ def convert_image(
     request = import_request
     target = ImageFormat(request.to)
     secret = request.passphrase_secret
-    made = images.intake.convert(
-        build.id,
-        inspected,
-        target,
-        _Teller(f"converting {request.name}"),
-        compressed=request.compress,
-        passphrase=read_passphrase(secret) if secret is not None else None,
-    )
+    with telling("converting", build.name) as meter:
+        made = images.intake.convert(
+            build.id,
+            inspected,
+            target,
+            meter.bytes,
+            compressed=request.compress,
+            passphrase=read_passphrase(secret) if secret is not None else None,
+        )
     document = made.model_dump(mode="json")
     store.builds.note(build.id, imported=document)
     return document
@@ -151,30 +148,3 @@ def in_words(source: str) -> str:
         return source
     parts = urlsplit(source)
     return parts._replace(query="", fragment="").geturl()
-
-
-class _Teller:
-    """Tells in the run's log how far something is, now and then.
-
-    Args:
-        what: What is being done, in words.
-        clock: Seconds from any beginning.
-    """
-
-    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what = what
-        self._clock = clock
-        self._told_at = clock()
-
-    def __call__(self, done: int, total: int | None = None) -> None:
-        """Tell it, unless it was told just now.
-
-        Args:
-            done: Bytes that are done.
-            total: Bytes in all, where that is known.
-        """
-        if self._clock() - self._told_at < _TELL_EVERY_S and done != total:
-            return
-        self._told_at = self._clock()
-        of = f" of {total // _MIB}" if total is not None else ""
-        get_run_logger().info("%s: %d%s MiB", self._what, done // _MIB, of)

@@ -40,6 +40,7 @@ from blocks.world import World
 from tasks.draft import describe_all
 from tasks.image_build import forget_image, remove_file, step
 from tasks.image_names import admitted, named
+from tasks.step_progress import telling
 
 _GIB = 1024**3
 _INSTALLER, _ANSWERS, _DRIVERS = "installer.iso", "answers.iso", "drivers.iso"
@@ -189,7 +190,8 @@ def capture_disk(build: Build, world: World, store: StateStore) -> dict[str, Any
     (`nova.virt.libvirt.driver.LibvirtDriver.snapshot`).
     """
     target = world.settings.images / "store" / f"{build.id}.qcow2"
-    made = capture(world.directories.path(build.id) / DISK, target)
+    with telling("compressing", build.name) as meter:
+        made = capture(world.directories.path(build.id) / DISK, target, meter.percent)
     document = made.model_dump(mode="json")
     store.builds.note(build.id, captured=document)
     return document

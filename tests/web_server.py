@@ -27,6 +27,7 @@ class Served:
         ranges: Whether a part can be asked for.
         length: What the server says the length is; None: nothing; -1: the truth.
         endless: The content is repeated without end.
+        gate: After `gate_at` bytes of an answer this is waited for.
     """
 
     content: bytes = b""
@@ -37,6 +38,8 @@ class Served:
     ranges: bool = True
     length: int | None = -1
     endless: bool = False
+    gate: threading.Event | None = None
+    gate_at: int = 0
 
 
 class WebServer:
@@ -121,6 +124,8 @@ class WebServer:
         body = memoryview(file.content)[start:end]
         while True:
             for at in range(0, len(body), PIECE):
+                if file.gate and at >= file.gate_at:
+                    file.gate.wait()
                 request.wfile.write(body[at : at + PIECE])
                 self.sent += len(body[at : at + PIECE])
             if not file.endless:

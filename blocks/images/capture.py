@@ -11,6 +11,7 @@ from blocks import changes
 from blocks.images import qemu_img
 from blocks.images.files import replacing
 from blocks.images.inspection import inspect
+from blocks.images.progress import Percents
 from blocks.resources.base import Sha256
 from blocks.resources.image import ImageFormat
 
@@ -32,12 +33,13 @@ class CapturedImage(BaseModel):
     virtual_size_bytes: int
 
 
-def capture(disk: Path, target: Path) -> CapturedImage:
+def capture(disk: Path, target: Path, tell: Percents) -> CapturedImage:
     """Copy a disk, compressed and without what is zero or below it, and look at the copy.
 
     Args:
         disk: A qcow2 of ours that no QEMU is using; a guest has written its content.
         target: The file to make.
+        tell: Told now and then how far it is.
 
     Raises:
         Conflict: A QEMU has the disk open.
@@ -47,7 +49,7 @@ def capture(disk: Path, target: Path) -> CapturedImage:
     qemu_img.require_unused(disk, ImageFormat.QCOW2)
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     with replacing(target, mode=0o644) as part:
-        words = qemu_img.convert(disk, "qcow2", part, "qcow2", compressed=True)
+        words = qemu_img.convert(disk, "qcow2", part, "qcow2", compressed=True, tell=tell)
         qemu_img.check(part, "qcow2")
         seen = inspect(part, ImageFormat.QCOW2)
         with part.open("rb") as file:

@@ -24,6 +24,7 @@ from blocks.images.exports import Exports
 from blocks.images.files import replacing
 from blocks.images.generalising import generalising
 from blocks.images.inspection import inspect
+from blocks.images.progress import Percents
 from blocks.resources.base import Sha256
 from blocks.resources.image import Image, ImageFormat
 
@@ -151,8 +152,13 @@ class Editor:
             )
         return way
 
-    def finish(self, image_id: str) -> EditedImage:
-        """Put the changed image into the store, flattened, and inspected as what it is now."""
+    def finish(self, image_id: str, tell: Percents) -> EditedImage:
+        """Put the changed image into the store, flattened, and inspected as what it is now.
+
+        Args:
+            image_id: The image.
+            tell: Told now and then how far it is.
+        """
         finished = self._finished(image_id)
         if finished is not None:
             return finished
@@ -160,7 +166,12 @@ class Editor:
         path = self._store / f"{image_id}.{ImageFormat.QCOW2}"
         with replacing(path, mode=0o644) as part:
             words = qemu_img.convert(
-                overlay, ImageFormat.QCOW2, part, ImageFormat.QCOW2, compressed=True
+                overlay,
+                ImageFormat.QCOW2,
+                part,
+                ImageFormat.QCOW2,
+                compressed=True,
+                tell=tell,
             )
             qemu_img.check(part, ImageFormat.QCOW2)
             seen = inspect(part, ImageFormat.QCOW2)

@@ -145,6 +145,7 @@ def convert(
     target_format: ImageFormat | str,
     *,
     compressed: bool = False,
+    tell: Percents | None = None,
 ) -> list[str]:
     """Copy a disk into another format, leaving out what is zero.
 
@@ -154,6 +155,7 @@ def convert(
         target: The file to make.
         target_format: Its format.
         compressed: For qcow2: compress the clusters (zstd).
+        tell: Told now and then how far it is.
 
     Returns:
         The command.
@@ -162,7 +164,7 @@ def convert(
     if compressed:
         words += ["-c", "-o", "compression_type=zstd"]
     words += [str(source), str(target)]
-    run(*words, limits=_COPY_LIMITS, timeout_s=_COPY_TIMEOUT_S)
+    run_copy(words, _COPY_LIMITS, tell)
     return words
 
 

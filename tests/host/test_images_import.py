@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.host.image_site import Site, _site  # noqa: F401 - the fixture `site`
+from tests.prefect_api import api
 from tests.unit.hostile_images import backing, image, vmdk_without_capacity
+from tests.waiting import eventually
 from tests.web_server import Served, WebServer, web_server
 
 pytestmark = pytest.mark.host
@@ -55,6 +60,33 @@ def test_a_vmdk_by_url_that_breaks_off(site: Site, server: WebServer, tmp_path: 
     assert refused["error"] == "Conflict"
     assert Path(made["path"]).is_file()
     site.fifty("image", "delete", "foreign")
+    site.require_nothing()
+
+
+def test_its_progress_is_drawn_in_bytes(site: Site, server: WebServer, tmp_path: Path) -> None:
+    """By a progress artifact of the step, which the UI shows beside the run."""
+    gate, data = threading.Event(), image("raw")(tmp_path).read_bytes()
+    assert len(data) == 64 * MIB
+    server.files["/slow"] = Served(data, gate=gate, gate_at=2 * MIB)
+    wanted = {"artifacts": {"key": {"any_": ["slow-1-2-progress"]}}}
+
+    def drawn(words: str) -> dict[str, Any]:
+        found = api("POST", "/artifacts/filter", json=wanted).json()
+        return next((dict(one) for one in found if one["description"] == words), {})
+
+    with ThreadPoolExecutor(1) as pool:
+        url = server.url("/slow")
+        done = pool.submit(site.run, "image", "import", "Slow", url, "--version", "1.2")
+        try:
+            there = eventually(lambda: drawn("fetching Slow:1.2: 2 of 64 MiB"), "first figure")
+        finally:
+            gate.set()
+        assert done.result().returncode == 0, done.result().stderr
+    assert (there["type"], there["data"]) == ("progress", 3.125)
+    assert there["flow_run_id"] and there["task_run_id"]
+    # Its last figure is the last that there was.
+    assert drawn("fetching Slow:1.2: 64 of 64 MiB")["data"] == 100.0
+    site.fifty("image", "delete", "Slow:1.2")
     site.require_nothing()
 
 
