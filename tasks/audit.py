@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from blocks.ages import Sightings
 from blocks.errors import FiftyError
 from blocks.hypervisor.instance_dirs import LAYER
+from blocks.hypervisor.secrets import KIND as PASSPHRASE
 from blocks.inventory import Found, HasInventory
 from blocks.world import World
 from tasks.audit_records import Expected, Records, is_there, read_records
@@ -120,7 +121,7 @@ def _remove(world: World, stray: _Stray, age_s: float) -> str | None:
     if age_s < grace_s:
         return f"younger than the {grace_s:g} s of FIFTY_AUDIT_GRACE: left for a later audit"
     records = read_records(world)
-    if stray.thing.owner in records.owners | records.busy:
+    if stray.thing.owner in records.busy or _is_had(stray.thing, records.owners):
         return "it belongs to something by now"
     try:
         stray.part.remove(stray.thing)
@@ -159,7 +160,8 @@ def _look(world: World) -> _Look:
     strays = [
         _Stray(part, thing, *_why(thing, after))
         for part, thing in found
-        if thing.owner not in busy and (thing.owner not in owners or thing.owner in after.attention)
+        if thing.owner not in busy
+        and (not _is_had(thing, owners) or thing.owner in after.attention)
     ]
     present = {thing.identity for _part, thing in found}
     still = {one.thing.identity for one in after.expected}
@@ -179,7 +181,14 @@ def _look(world: World) -> _Look:
     return _Look(strays, missing, after)
 
 
+def _is_had(thing: Found, owners: Collection[str]) -> bool:
+    """Whether something that is recorded has it; a passphrase is a start's, and no VM's."""
+    return thing.kind != PASSPHRASE and thing.owner in owners
+
+
 def _why(thing: Found, records: Records) -> tuple[str, bool]:
+    if thing.kind == PASSPHRASE:
+        return "libvirt knows the passphrase of a disk, and nothing starts the VM", True
     build = records.attention.get(thing.owner)
     if build is None and thing.kind == LAYER:
         # It may hold what a guest has written: nobody but a person may say that it is nothing.
@@ -198,6 +207,7 @@ def _on_the_host(world: World) -> Iterator[tuple[HasInventory, Found]]:
     # Guests first, so that what they hold open is free when its turn comes.
     parts: tuple[HasInventory, ...] = (
         world.hypervisor,
+        world.hypervisor.passphrases,
         world.directories,
         world.pool,
         world.images,

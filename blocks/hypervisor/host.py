@@ -14,7 +14,7 @@ import libvirt
 from lxml import etree
 
 from blocks.errors import NO_ROOM_HINT, FiftyError, HostFault, InvalidRequest
-from blocks.hypervisor import console, controls, port_rates, secrets
+from blocks.hypervisor import console, controls, port_rates
 from blocks.hypervisor.capabilities import (
     ARCHITECTURE,
     MACHINE,
@@ -30,6 +30,7 @@ from blocks.hypervisor.disks import Disks
 from blocks.hypervisor.domain_xml import compose_domain
 from blocks.hypervisor.guest import GuestSpec, InterfaceSpec
 from blocks.hypervisor.identity import qemu_identity
+from blocks.hypervisor.secrets import Passphrases, secret_id
 from blocks.hypervisor.specify import specify
 from blocks.resources import FlavorLimits, Image, Instance, PortBinding, Volume
 
@@ -51,6 +52,7 @@ class LibvirtHost(Disks):
         self, uri: str = "qemu:///system", accelerator: str = "auto", site: str = "0000"
     ) -> None:
         super().__init__(Connection(uri), site)
+        self.passphrases = Passphrases(self.connection, site)
         self._wanted = accelerator
         self._capabilities: Capabilities | None = None
         self._lock = threading.Lock()
@@ -181,7 +183,7 @@ class LibvirtHost(Disks):
         """
         knows: AbstractContextManager[None] = nullcontext()
         if passphrase is not None:
-            knows = secrets.told(self.connection, instance_id, passphrase)
+            knows = self.passphrases.told(instance_id, passphrase)
         with knows:
             super().start_paused(instance_id)
         self._set_rates(instance_id)
@@ -199,8 +201,13 @@ class LibvirtHost(Disks):
         port_rates.forget_port(self.site, instance_id, interface.tap)
 
     def undefine(self, instance_id: str) -> None:
-        """Stop a guest if it runs, make libvirt forget it, and lift its ports' rates."""
+        """Stop a guest if it runs, make libvirt forget it, and lift its ports' rates.
+
+        Also the passphrase that a start knew which was killed.
+        """
         xml = self.definition(instance_id)
+        if xml and secret_id(instance_id) in xml:
+            self.passphrases.forget(instance_id)
         super().undefine(instance_id)
         port_rates.forget(self.site, instance_id, controls.taps_of(xml) if xml else ())
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from blocks.hypervisor import LibvirtHost
+from blocks.hypervisor.secrets import secret_id
 from tests.cloud import Cloud
 from tests.inventory import differences
 
@@ -40,7 +43,38 @@ def holds(path: Path, text: str) -> bool:
     return done.returncode == 0
 
 
-def test_it_boots_and_the_host_holds_nothing_in_clear(cloud: Cloud) -> None:
+def require_found_when_killed(cloud: Cloud, known: str) -> None:
+    instance, store = cloud.instance("safe"), cloud.world.store
+    code = (
+        "import os, signal, sys; from blocks.hypervisor import LibvirtHost\n"
+        "with LibvirtHost(site=sys.argv[1]).passphrases.told(sys.argv[2], 'a passphrase'):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for site in ("ffff", store.site):
+        killed = subprocess.run([sys.executable, "-c", code, site, instance.id], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert secret_id(instance.id) in secrets()
+        if site != store.site:
+            # Another site's is none of ours.
+            assert cloud.json("audit")["clean"]
+            LibvirtHost(site=site).passphrases.forget(instance.id)
+    [found] = cloud.json("audit", code=3)["astray"]
+    assert (found["kind"], found["owner"]) == ("passphrase", instance.id)
+    # While something works on the VM it may be known.
+    token = store.leases.acquire(instance.id, "test")
+    try:
+        assert cloud.json("audit")["clean"]
+    finally:
+        store.leases.release(instance.id, token)
+    assert cloud.json("audit", "--fix", code=4)["removed"] == [f"passphrase {found['name']}"]
+    assert secrets() == known
+    assert cloud.json("audit")["clean"]
+
+
+def test_it_boots_and_the_host_holds_nothing_in_clear(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIFTY_AUDIT_GRACE", "0")
     before = cloud.inventory()
     save_secret()
     [micro] = [one for one in cloud.json("image", "list") if one["name"] == "micro"]
@@ -69,6 +103,8 @@ def test_it_boots_and_the_host_holds_nothing_in_clear(cloud: Cloud) -> None:
         cloud.fifty("vm", "start", "safe")
         assert CANARY in cloud.ssh("safe", "cat /root/canary")
         assert secrets() == known
+        # What a process knew that was killed while a VM started is found, and removed.
+        require_found_when_killed(cloud, known)
         # Nowhere else either: not in the state store, nor in a log or a checkpoint.
         for path in cloud.home.rglob("*"):
             if path.is_file() and "cache" not in path.parts:

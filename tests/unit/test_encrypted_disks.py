@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import uuid
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from blocks.errors import UnsafeImage
 from blocks.hypervisor.disk_chain import backing_chain
 from blocks.hypervisor.domain_xml import compose_domain
 from blocks.hypervisor.guest import BackingFile, DiskSpec
 from blocks.hypervisor.secrets import secret_id
 from blocks.images import ImageStore
-from blocks.resources import ImageFormat
+from blocks.resources import Image, ImageFormat
 from tests.unit.hostile_images import PASSPHRASE, internal_luks
 from tests.unit.test_hypervisor_domain_xml import SCHEMA, spec
 
@@ -23,8 +25,23 @@ SIZE = 8 << 20
 
 
 def disk_on_base(folder: Path) -> tuple[Path, Path]:
-    base, disk = internal_luks(folder), folder / "disk.qcow2"
+    stored, disk = internal_luks(folder), folder / "disk.qcow2"
     store = ImageStore(folder / "home" / "images")
+    content = stored.read_bytes()
+    image = Image(
+        id="3f2504e0-4f89-41d3-9a0c-0305e82c3302",
+        tenant_id=None,
+        name="locked",
+        format=ImageFormat.QCOW2,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        virtual_size_bytes=SIZE,
+        path=str(stored),
+        encrypted=True,
+    )
+    with pytest.raises(UnsafeImage, match="encrypted"):
+        store.fetch_base(image.model_copy(update={"encrypted": False}), lambda *_at: None)
+    base = store.fetch_base(image, lambda *_at: None)
     for _ in range(2):  # once more is the same
         store.create_encrypted_disk(base, disk, PASSPHRASE, SIZE)
     store.resize_disk(disk, SIZE)  # nothing to do: it needs no key for that
