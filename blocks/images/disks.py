@@ -5,6 +5,7 @@ Each is there whole or not at all, and made once: a second time it is looked at 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from blocks import changes
@@ -12,6 +13,7 @@ from blocks.errors import Conflict, InvalidRequest
 from blocks.images import encryption, qemu_img
 from blocks.images.files import replacing
 from blocks.images.progress import Percents
+from blocks.images.qcow2_header import read_header
 from blocks.resources.image import ImageFormat
 
 #: A qcow2's own tables: 8 bytes a cluster of 64 KiB and less, besides headers.
@@ -84,8 +86,10 @@ def resize(path: Path, size_bytes: int) -> None:
 
     Raises:
         InvalidRequest: It is larger already.
+        UnsafeImage: Its header is cut off.
     """
-    now = qemu_img.info(path, ImageFormat.QCOW2).virtual_size_bytes
+    with path.open("rb") as file:
+        now = read_header(file, os.fstat(file.fileno()).st_size).size
     if now > size_bytes:
         raise InvalidRequest(
             f"the disk has {now} bytes, more than the {size_bytes} it should have",

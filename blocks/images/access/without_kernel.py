@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -139,10 +140,13 @@ class DebugfsAccess(Access):
             touched[volume.held] = volume
         for volume in touched.values():
             volume.close()
-        for number, change in enumerate(changes):
-            require_done(self, change, changes[number + 1 :], said)
-        for volume in touched.values():
-            volume.check()
+        with ThreadPoolExecutor(1) as pool:
+            # Both only read, each with a process of its own.
+            checks = [pool.submit(volume.check) for volume in touched.values()]
+            for number, change in enumerate(changes):
+                require_done(self, change, changes[number + 1 :], said)
+            for check in checks:
+                check.result()
 
     def _has_etc(self, held: FileSystem) -> bool:
         """Whether a file system looks like a root."""
