@@ -57,7 +57,8 @@ def validate_import(build: Build, form: dict[str, Any], store: StateStore) -> st
 def fetch_image(build: Build, import_request: ImportRequest, images: ImageStore) -> str | None:
     """Have the source in a directory of the image's own, its checksum compared.
 
-    A download that broke off goes on where it stopped. Here Glance runs the task
+    A download that broke off goes on where it stopped; a file of this host is read where it
+    lies, and must not change before the image is there. Here Glance runs the task
     `WebDownload` (`glance.async_.flows._internal_plugins.web_download`).
     """
     request = import_request
