@@ -108,6 +108,10 @@ class Cloud:
         """A VM's record."""
         return self.world.store.instances.find(name)
 
+    def vms(self) -> set[str]:
+        """The ids of all tenants' VMs."""
+        return {instance.id for instance in self.world.store.instances.list()}
+
     def build(self, name: str) -> Build:
         """A VM's build."""
         return self.world.store.builds.get(self.instance(name).id)

@@ -11,6 +11,7 @@ import pytest
 from blocks.resources import Flavor, FlavorLimits
 from tests import packages, sessions
 from tests.cloud import Cloud
+from tests.forked import forked
 from tests.inventory import differences
 
 EXTERNAL = ("external", "--external", "--type", "flat", "--cidr", "172.29.77.0/24")
@@ -38,20 +39,21 @@ def _site_cloud(
     document = cloud.json("init", "--api-url", prefect_server)
     sessions.note_site(session_directory, document["site"])
     before = cloud.inventory()
-    cloud.fifty("image", "build", "micro")
-    cloud.fifty("network", "create", *EXTERNAL)
-    cloud.fifty("network", "create", *LAB)
-    cloud.fifty("network", "create", "twin", "--cidr", "10.77.1.0/24")
-    cloud.fifty("network", "create", "side", "--cidr", "10.77.2.0/24")
-    cloud.world.store.flavors.put(LIMITED)
-    yield cloud
-    cloud.delete(vm["id"] for vm in cloud.json("vm", "list", "--all-tenants"))
-    for network in ("side", "twin", "lab"):
-        cloud.fifty("network", "delete", network)
-    cloud.fifty("router", "delete", "gate")
-    cloud.fifty("network", "delete", "external")
-    for image in cloud.json("image", "list", "--all-tenants"):
-        cloud.fifty("image", "delete", image["id"])
+    with forked(cloud) as quick:
+        quick.fifty("image", "build", "micro")
+        quick.fifty("network", "create", *EXTERNAL)
+        quick.fifty("network", "create", *LAB)
+        quick.fifty("network", "create", "twin", "--cidr", "10.77.1.0/24")
+        quick.fifty("network", "create", "side", "--cidr", "10.77.2.0/24")
+        cloud.world.store.flavors.put(LIMITED)
+        yield cloud
+        quick.delete(quick.vms())
+        for network in ("side", "twin", "lab"):
+            quick.fifty("network", "delete", network)
+        quick.fifty("router", "delete", "gate")
+        quick.fifty("network", "delete", "external")
+        for image in quick.json("image", "list", "--all-tenants"):
+            quick.fifty("image", "delete", image["id"])
     left = differences(before, cloud.inventory())
     assert left == [], left
 
@@ -59,10 +61,9 @@ def _site_cloud(
 @pytest.fixture
 def cloud(site_cloud: Cloud) -> Iterator[Cloud]:
     """The site; VMs that a test made are deleted after it, whatever became of them."""
-    kept = {vm["id"] for vm in site_cloud.json("vm", "list", "--all-tenants")}
+    kept = site_cloud.vms()
     yield site_cloud
-    found = {vm["id"] for vm in site_cloud.json("vm", "list", "--all-tenants")}
-    site_cloud.delete(found - kept)
+    site_cloud.delete(site_cloud.vms() - kept)
 
 
 @pytest.fixture(scope="session")

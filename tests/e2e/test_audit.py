@@ -305,7 +305,7 @@ def test_a_build_that_is_under_way_is_left_alone_alive_or_stopped(
     cloud: Cloud, hanging: subprocess.Popen[bytes]
 ) -> None:
     def hangs() -> bool:
-        if not any(vm["name"] == "hanging" for vm in cloud.json("vm", "list")):
+        if not any(vm.name == "hanging" for vm in cloud.world.store.instances.list()):
             return False
         entry = cloud.journal(cloud.build("hanging")).get(45)
         return entry is not None and entry.state is StepState.RUNNING

@@ -14,6 +14,7 @@ from blocks.credentials.block import FiftyCredentials
 from flows.create_network import create_network
 from flows.create_vm import create_vm
 from tests.cloud import Cloud
+from tests.forked import forked
 from tests.inventory import differences
 
 pytestmark = pytest.mark.e2e
@@ -159,7 +160,8 @@ def tempting(site_cloud: Cloud) -> Iterator[Cloud]:
     )
     store.images.put(giant)
     FiftyCredentials(token="forged").save("forged", overwrite=True)
-    yield site_cloud
+    with forked(site_cloud) as quick:
+        yield quick
     store.images.delete(giant.id)
 
 

@@ -20,7 +20,7 @@ def private(cloud: Cloud, session_directory: Path) -> Iterator[PrivateLibvirt]:
 
     VMs that the test made are deleted while it is there, whatever became of them.
     """
-    kept = {vm["id"] for vm in cloud.json("vm", "list", "--all-tenants")}
+    kept = cloud.vms()
     found = PrivateLibvirt(session_directory / "libvirt")
     try:
         found.start()
@@ -30,9 +30,7 @@ def private(cloud: Cloud, session_directory: Path) -> Iterator[PrivateLibvirt]:
             yield found
         finally:
             found.start()
-            cloud.delete(
-                {vm["id"] for vm in cloud.json("vm", "list", "--all-tenants")} - kept,
-            )
+            cloud.delete(cloud.vms() - kept)
             usual.save(BLOCK_NAME, overwrite=True)
     finally:
         found.close()
