@@ -139,7 +139,7 @@ def _by_version(name: str) -> list[int]:
 
 def _make_initrd(tree: Path, busybox: Path, debian: Path) -> Path:
     """The installer's RAM disk: busybox, the programs with their libraries, the drivers."""
-    for name in ("bin", "dev", "media", "modules", "proc", "sys"):
+    for name in ("bin", "dev", "media", "modules", "proc", "sys", "tools"):
         (tree / name).mkdir(parents=True)
     shutil.copy2(busybox, tree / "bin" / "busybox")
     (tree / "bin" / "sh").symlink_to("busybox")
@@ -149,7 +149,7 @@ def _make_initrd(tree: Path, busybox: Path, debian: Path) -> Path:
     for name in _PROGRAMS:
         found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
         assert found is not None, name
-        shutil.copy2(found, tree / "bin" / name)
+        shutil.copy2(found, tree / "tools" / name)
         for library in re.findall(r"(/\S+) \(0x", run("ldd", found)):
             target = tree / library.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
