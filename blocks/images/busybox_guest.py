@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from blocks.commands import run
@@ -50,8 +51,11 @@ def make_tree(recipe: BusyboxRecipe, source: PackageSource, scratch: Path) -> Pa
     (tree / "root").chmod(0o700)
     (tree / "tmp").chmod(0o1777)
     (tree / "sbin").symlink_to("bin")
-    trees = [source.unpacked(path) for path in source.with_dependencies(recipe.packages)]
-    kernel_trees = [source.unpacked(path) for path in source.kernel(recipe.kernel)]
+    with ThreadPoolExecutor(1) as pool:
+        # apt-get thinks for half a second about each of the two.
+        kernel_packages = pool.submit(source.kernel, recipe.kernel)
+        trees = [source.unpacked(path) for path in source.with_dependencies(recipe.packages)]
+        kernel_trees = [source.unpacked(path) for path in kernel_packages.result()]
 
     busybox = _find(trees, "bin/busybox")
     _install_busybox(busybox, tree / "bin")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Package:
 class PackageSource:
     """Where packages come from: this host's apt, or a Debian mirror.
 
-    One process at a time may use a directory.
+    One process at a time may use a directory, by as many threads as it likes.
 
     Args:
         directory: Kept between builds: downloaded and unpacked packages, apt's caches.
@@ -62,6 +63,7 @@ class PackageSource:
         self._archives = directory / "archives"
         self._trees = directory / "unpacked"
         self._apt = directory / (f"apt-{suite}" if mirror else "apt")
+        self._alone = threading.Lock()
 
     def with_dependencies(self, names: Sequence[str]) -> list[Path]:
         """Fetch packages and all that they depend on; the packages' files.
@@ -107,7 +109,8 @@ class PackageSource:
 
     def _resolve(self, names: Sequence[str]) -> list[Package]:
         """What apt would fetch onto an empty system (an empty archive: so all of it)."""
-        self._prepare()
+        with self._alone:
+            self._prepare()
         try:
             said = self._get(
                 "install",
@@ -129,9 +132,10 @@ class PackageSource:
     def _fetch(self, packages: Iterable[Package]) -> list[Path]:
         """Download what is not there yet."""
         wanted = [(package, self._archives / package.file_name) for package in packages]
-        missing = [package.exact for package, path in wanted if not package.is_at(path)]
-        if missing:
-            self._get("download", *missing, cwd=self._archives)
+        with self._alone:
+            missing = [package.exact for package, path in wanted if not package.is_at(path)]
+            if missing:
+                self._get("download", *missing, cwd=self._archives)
         for package, path in wanted:
             if not package.is_at(path):
                 raise HostFault(f"apt-get did not fetch {package.file_name} as its index has it")
