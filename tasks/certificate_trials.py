@@ -25,6 +25,7 @@ from blocks.images.certification import (
     Wanted,
     boot_log,
     key_login,
+    not_applicable,
     not_run,
     snapshot,
     volume,
@@ -195,6 +196,8 @@ def try_snapshot(subject: Certification) -> Outcome:
     snapshots = InternalSnapshots(world.hypervisor.connection, world.site)
     before = f"{subject.plan['token']} before"
     vm_id = guest.build.id
+    if guest.image.encrypted:
+        return not_applicable("its disk is encrypted: VMs of it can have no snapshots", "snapshot")
     if subject.store.volumes.of(vm_id):
         # libvirt takes them of all disks or of none.
         return not_run("the volume that was tried is still in it", ["snapshot"])[0]

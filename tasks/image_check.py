@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel
 
-from blocks.errors import FiftyError
+from blocks.errors import FiftyError, Unsupported
 from blocks.images.access.base import Method
 from blocks.images.check import CheckReport
 from blocks.resources import CheckRequest, Image
@@ -68,7 +68,13 @@ def check_image_files(request: BaseModel | Mapping[str, Any]) -> State[Any]:
 
 
 def look(world: World, image: Image, method: str | None) -> CheckReport:
-    """Look into an image, as a task of its own."""
+    """Look into an image, as a task of its own.
+
+    Raises:
+        Unsupported: It is encrypted.
+    """
+    if image.encrypted:
+        raise Unsupported(f"the image {image.name!r} is encrypted: nothing here can look into it")
     report: CheckReport = _look(world, image, method)
     for one in report.findings:
         get_run_logger().info("%s: %s: %s", one.verdict, one.title, "; ".join(one.evidence))

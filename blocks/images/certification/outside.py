@@ -99,6 +99,11 @@ def _trial(test: str, trial: Trial) -> Outcome:
     return notes.outcome()
 
 
+def not_applicable(why: str, test: str) -> Outcome:
+    """The outcome of a test that the image is not made for; why, in words."""
+    return Notes(test).not_applicable(why)
+
+
 def not_run(why: str, tests: Iterable[str]) -> list[Outcome]:
     """The outcomes of tests that something kept; why, in words."""
     return [Notes(test).not_run(why) for test in tests]
