@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from tests import sessions
-from tests.bench import boot, engine, listing, networks, service, throughput
+from tests.bench import boot, engine, images, listing, networks, service, throughput
 from tests.bench.figures import Figure, say, table
 from tests.bench.site import site
 
 MISSED = 3
-NAMES = ("list", "engine", "micro", "service", "throughput", "ports", "networks")
+NAMES = ("list", "engine", "micro", "service", "throughput", "ports", "networks", "images")
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def _measure(directory: Path, port: int, names: list[str], runs: int) -> list[Fi
         figures += networks.measure_ports(directory, runs)
     if "networks" in names:
         figures += networks.measure_networks(directory, runs)
-    if {"engine", "micro", "service"} & set(names):
+    if {"engine", "micro", "service", "images"} & set(names):
         with site(directory, port) as cloud:
             if "engine" in names:
                 figures += engine.measure(cloud, runs)
@@ -61,6 +61,8 @@ def _measure(directory: Path, port: int, names: list[str], runs: int) -> list[Fi
                 figures += boot.measure(cloud, runs)
             if "service" in names:
                 figures += service.measure(cloud, directory)
+            if "images" in names:
+                figures += images.measure(cloud, directory, runs)
     return figures
 
 
