@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.cli import documents, image_views, output
+from deployments.cli import image_views
 from deployments.cli.context import Credentials, Flag, Json, Several, credentials_name, require_root
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.image_import import properties_of
@@ -118,8 +118,4 @@ def _change(
         "credentials": credentials_name(credentials),
     }
     run_flow("change_image", request).require_success()
-    found = documents.image(scope.store.images.get(image.id))
-    if json:
-        output.document(found)
-    else:
-        output.facts(image_views.facts(found))
+    image_views.tell(scope.store.images.get(image.id), json=json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.cli import documents, image_views, output
+from deployments.cli import image_views, output
 from deployments.cli.context import (
     Credentials,
     Flag,
@@ -109,8 +109,6 @@ def edit(
         return
     require_root("making an image")
     run_flow("edit_image", request).require_success()
-    found = documents.image(open_scope(credentials).image(f"{name}:{version}" if version else name))
-    if json:
-        output.document(found)
-    else:
-        output.facts(image_views.facts(found))
+    image_views.tell(
+        open_scope(credentials).image(f"{name}:{version}" if version else name), json=json
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import InvalidRequest
-from deployments.cli import documents, image_views, output
+from deployments.cli import image_views, output
 from deployments.cli.context import (
     Credentials,
     Flag,
@@ -95,11 +95,7 @@ def import_(
         output.note(f"Importing {output.plain(name)} from {output.plain(path)}.")
     run_flow("import_image", request).require_success()
     word = name if version is None else f"{name}:{version}"
-    found = documents.image(open_scope(credentials).image(word))
-    if json:
-        output.document(found)
-    else:
-        output.facts(image_views.facts(found))
+    image_views.tell(open_scope(credentials).image(word), json=json)
 
 
 def properties_of(words: list[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blocks.errors import InvalidRequest
-from deployments.cli import documents, image_views, output
+from deployments.cli import image_views, output
 from deployments.cli.context import (
     Credentials,
     Flag,
@@ -83,11 +83,7 @@ def install(
     if not json:
         output.note(f"Installing {output.plain(name)} from {output.plain(medium)}.")
     run_flow("install_image", request).require_success()
-    found = documents.image(open_scope(credentials).image(name))
-    if json:
-        output.document(found)
-    else:
-        output.facts(image_views.facts(found))
+    image_views.tell(open_scope(credentials).image(name), json=json)
 
 
 def _answer(file: Path) -> dict[str, str]:

@@ -7,7 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from blocks.resources import Image
+from deployments.cli import documents, output
+
 _LONG = ("report", "certificate", "chain")
+
+
+def tell(image: Image, *, json: bool) -> None:
+    """Tell of an image that was made or changed."""
+    found = documents.image(image)
+    if json:
+        output.document(found)
+    else:
+        output.facts(facts(found))
 
 
 def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -122,11 +122,7 @@ def show(name: str, /, *, credentials: Credentials = None, json: Json = False) -
 
 
 def _tell(name: str, credentials: str | None, *, json: bool) -> None:
-    found = documents.image(open_scope(credentials).image(name))
-    if json:
-        output.document(found)
-    else:
-        output.facts(image_views.facts(found))
+    image_views.tell(open_scope(credentials).image(name), json=json)
 
 
 def delete(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
