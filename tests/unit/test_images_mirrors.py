@@ -111,7 +111,8 @@ def test_ubuntu_beside_debian_and_the_other_way_round() -> None:
 )
 def test_nothing_is_made_up(url: str) -> None:
     with pytest.raises(Unsupported) as caught:
-        pockets("ubuntu", [Known(url, "bookworm", "Debian")], ["http://mine.test/ubuntu noble"])
+        beside = f"{url.rpartition('/')[0]}/ubuntu noble"
+        pockets("ubuntu", [Known(url, "bookworm", "Debian")], [beside])
     assert "FIFTY_UBUNTU_MIRROR" in caught.value.hint
     with pytest.raises(Unsupported, match="Debian trixie"):
         pockets("debian-13", [])

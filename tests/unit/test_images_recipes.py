@@ -141,7 +141,7 @@ def test_unknown_recipe_is_not_found_and_the_message_names_the_others(own: Path)
         ('login_user = "a b"\n', "login_user"),
         ('ready_marker = "("\n', "ready_marker"),
         ('kernel_options = "a\\nb"\n', "kernel_options"),
-        ('contents = {"init.sh" = "x"}\n', "contents"),
+        ('contents = {"init.sh" = "eA=="}\n', "contents"),
         ("base = 3\n", "base"),
         ('name = "other"\n', "name"),
         ('late_modules = ["../button"]\n', "late_modules"),
