@@ -81,7 +81,7 @@ FOR_ROOT = (
     *("tenant token", "tenant revoke", "tenant quota"),
 )
 #: Commands that tell everybody the same.
-FOR_ALL = ("steps",)
+FOR_ALL = ("steps", "image recipes")
 
 #: Flows that must refuse what is another tenant's, with a request for each way to name it.
 REFUSING_FLOWS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
