@@ -152,7 +152,9 @@ class Images:
         known = ", ".join(sorted(image.reference for image in visible if image.status == "active"))
         raise NotFound(
             f"there is no image {name!r}; there are: {known or 'none'}",
-            hint="`fifty image build RECIPE` makes one",
+            hint="`fifty image list` shows them"
+            if known
+            else "`fifty image build RECIPE` makes one",
         )
 
     def list(self, tenant_id: str | None) -> list[Image]:

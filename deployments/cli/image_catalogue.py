@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.cli import image_views
+from deployments.cli import image_views, output
 from deployments.cli.context import Credentials, Flag, Json, Several, credentials_name, require_root
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.image_import import properties_of
@@ -84,20 +84,22 @@ def set(
         public: Every tenant can use it.
         private: Only its own tenant can use it.
     """
+    if public and private:
+        raise output.WrongUsage("--public and --private do not go together", "give one of them")
     visibility = "public" if public else "private" if private else None
-    _change(
-        "set",
-        name,
-        credentials,
-        json=json,
-        properties=properties_of(property or []) or None,
-        min_disk_gib=min_disk,
-        min_ram_mib=min_ram,
-        os=os,
-        login_user=login_user,
-        injectable=injectable,
-        visibility=visibility,
-    )
+    fields = {
+        "properties": properties_of(property or []) or None,
+        "min_disk_gib": min_disk,
+        "min_ram_mib": min_ram,
+        "os": os,
+        "login_user": login_user,
+        "injectable": injectable,
+        "visibility": visibility,
+    }
+    if all(value is None for value in fields.values()):
+        hint = "`fifty image set --help` tells what there is to set"
+        raise output.WrongUsage("nothing is given that is to be set", hint)
+    _change("set", name, credentials, json=json, **fields)
 
 
 def _change(

@@ -36,7 +36,7 @@ def check(
     Exits 0 where no point failed, 3 where one did.
 
     Args:
-        name: The image's name or id.
+        name: The image: NAME, NAME:VERSION or its id.
         method: The way in: debugfs, loop, nbd or libguestfs (default: debugfs where it can).
     """
     request: dict[str, Any] = {"name": name, "credentials": credentials_name(credentials)}

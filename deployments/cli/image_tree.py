@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from blocks.resources.image import image_reference
+from blocks.settings import settings
 from deployments.cli import output
 from deployments.cli.image_chains import made
 
@@ -74,10 +75,17 @@ def _files(node: Tree, chain: Mapping[str, Any]) -> None:
 
 
 def _vm(node: Tree, vm: Mapping[str, Any]) -> None:
-    where = "" if vm["files"] else f", no disk here (host {vm['host'] or 'none yet'})"
+    where = "" if vm["files"] else f", {_where(vm['host'])}"
     mode = ", flat" if vm["disk_mode"] == "flat" else ""
     branch = node.add(Text(output.plain(f"VM {vm['name']}  {vm['status']}{mode}{where}")))
     _layers(branch, vm["files"])
+
+
+def _where(host: str | None) -> str:
+    """Why there is no disk of a VM to be seen."""
+    if host in (None, settings().host):
+        return "no disk"
+    return f"its disk is on the host {host}"
 
 
 def _layers(node: Tree, files: Sequence[Mapping[str, Any]]) -> None:

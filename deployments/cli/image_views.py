@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,14 @@ from blocks.resources import Image
 from deployments.cli import documents, output
 
 _LONG = ("report", "certificate", "chain")
+_MIB = 1024**2
+#: How fields end that hold a figure, and how it is told.
+_UNITS: Mapping[str, Callable[[int], str]] = {
+    "_bytes": lambda value: f"{value / _MIB:.1f} MiB ({value} bytes)",
+    "_gib": lambda value: f"{value} GiB",
+    "_mib": lambda value: f"{value} MiB",
+    "_s": lambda value: f"{value} s",
+}
 
 
 def tell(image: Image, *, json: bool) -> None:
@@ -26,11 +34,34 @@ def facts(image: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """An image's document as names and values, a line each; what is long is put in words."""
     for field, value in image.items():
         if field not in _LONG:
-            yield field.replace("_", " "), value
+            yield _named(field), _in_words(field, value)
     report = image.get("report") or {}
     yield from _cloud_init(report.get("cloud_init"))
     yield from _check(report.get("check"))
     yield from certificate(image.get("certificate"), image.get("sha256"))
+
+
+def _named(field: str) -> str:
+    for unit in _UNITS:
+        field = field.removesuffix(unit)
+    return field.replace("_", " ")
+
+
+def _in_words(field: str, value: Any) -> object:  # noqa: ANN401 - any JSON
+    """A value with its unit; nothing where there is nothing to tell."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        if field == "deactivation":
+            return f"by {value['by']}, {value['at']}: {value['why']}"
+        return ", ".join(f"{name}={one}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if value is not None:
+        for unit, words in _UNITS.items():
+            if field.endswith(unit):
+                return words(value)
+    return value
 
 
 def _cloud_init(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:

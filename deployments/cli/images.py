@@ -129,7 +129,7 @@ def delete(name: str, /, *, credentials: Credentials = None, json: Json = False)
     """Delete an image that no VM was made from.
 
     Args:
-        name: The image's name or id.
+        name: The image: NAME, NAME:VERSION or its id.
     """
     require_root("deleting an image")
     request = {"name": name, "credentials": credentials_name(credentials)}

@@ -124,7 +124,7 @@ def test_files_and_vms_on_a_base(filled: Filled, capsys: pytest.CaptureFixture[s
     sizes = {path: f"{path.stat().st_blocks * 512 / 2**20:.1f} MiB" for path in (base, disk)}
     assert lines[1:] == [
         f"├── base cache/000000000000….qcow2  {sizes[base]}",
-        "│   ├── VM away  ACTIVE, no disk here (host there)",
+        "│   ├── VM away  ACTIVE, its disk is on the host there",
         "│   └── VM web  ACTIVE",
         f"│       └── disk.qcow2  {sizes[disk]}  snapshot before",
         f"│           └── {layer.name}  {sizes[disk]}",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from blocks.images.cloud_init import CloudInit, Module
+from deployments.cli import output
 from deployments.cli.image_views import facts
 
 
@@ -71,3 +74,35 @@ def test_of_a_certificate_each_test_is_told_a_line_each() -> None:
     ]
     [_sum, (_name, told), *_rest] = facts({"sha256": "b", "certificate": {**held, "passed": True}})
     assert str(told).startswith("passed, of another file: 2 pass, 1 fail (")
+
+
+def test_figures_have_their_units_and_what_is_empty_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image = {
+        "size_bytes": 3 << 19,
+        "min_disk_gib": 2,
+        "min_ram_mib": 0,
+        "boot_timeout_s": 300,
+        "encrypted": False,
+        "injectable": True,
+        "properties": {"hw_disk_bus": "virtio", "x": "y"},
+        "shared_with": ["a", "b"],
+        "parent_id": None,
+        "deactivation": {"by": "default (admin)", "why": "a hole", "at": "2026-11-23"},
+    }
+    told = dict(facts(image))
+    assert told == {
+        "size": "1.5 MiB (1572864 bytes)",
+        "min disk": "2 GiB",
+        "min ram": "0 MiB",
+        "boot timeout": "300 s",
+        "encrypted": "no",
+        "injectable": "yes",
+        "properties": "hw_disk_bus=virtio, x=y",
+        "shared with": "a, b",
+        "parent id": None,
+        "deactivation": "by default (admin), 2026-11-23: a hole",
+    }
+    output.facts(facts({"name": "x", "properties": {}, "shared_with": []}))
+    assert capsys.readouterr().out == "name  x\n"
