@@ -51,14 +51,7 @@ def check(
     if json:
         output.document(report)
     else:
-        output.table(
-            ("VERDICT", "POINT", "EVIDENCE", "WHAT TO DO"),
-            (
-                (one["verdict"], one["title"], "; ".join(one["evidence"]), one["hint"])
-                for one in report["findings"]
-            ),
-            "There is no point to look at.",
-        )
+        output.facts(image_views.check(report))
     failed = any(one["verdict"] == "fail" for one in report["findings"])
     return NOT_PASSED if failed else 0
 

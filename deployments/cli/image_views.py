@@ -85,12 +85,26 @@ def _check(report: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
     """The last static check: how many points, and each that is not as it should be."""
     if not report or not report["findings"]:
         return
-    counts = _counts(one["verdict"] for one in report["findings"])
-    yield "checked", f"{counts} ({report['checked_at']}, by {report['method']})"
+    yield "checked", _sum(report)
     for one in report["findings"]:
         if one["verdict"] != "pass":
             evidence = "; ".join(one["evidence"])
             yield f"check {one['verdict']}", f"{one['title']}: {evidence}"
+
+
+def check(report: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """A static check in full: each point with its evidence, and what to do where it failed."""
+    yield "checked", _sum(report)
+    for one in report["findings"]:
+        yield one["verdict"], f"{one['title']}: {'; '.join(one['evidence'])}"
+        if one["verdict"] != "pass":
+            yield "  what to do", one["hint"]
+
+
+def _sum(report: Mapping[str, Any]) -> str:
+    counts = _counts(one["verdict"] for one in report["findings"])
+    at = datetime.fromisoformat(report["checked_at"]).isoformat(" ", "seconds")
+    return f"{counts} ({at}, by {report['method']})"
 
 
 def certificate(held: Mapping[str, Any] | None, sha256: object) -> Iterator[tuple[str, object]]:

@@ -7,7 +7,9 @@ terminal with its control characters: they could move the cursor or set its titl
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +19,9 @@ from blocks.errors import FiftyError
 #: Exit codes of what a signal ended, as a shell tells them: 128 and the signal's number.
 INTERRUPTED = 130
 TERMINATED = 143
+
+#: With less room than this beside the names, lines are left to the terminal.
+_LEAST_ROOM = 20
 
 #: Control, format (bidirectional overrides), surrogates, line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -112,7 +117,16 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     shown = [(name, value) for name, value in pairs if value not in (None, "", ())]
     width = max((len(name) for name, _value in shown), default=0)
     for name, value in shown:
-        say(f"{name.ljust(width)}  {plain(value)}")
+        say(f"{name.ljust(width)}  {_hanging(plain(value), width + 2)}")
+
+
+def _hanging(text: str, indent: int) -> str:
+    """A text's further lines below its first one, on a terminal; elsewhere it is one line."""
+    room = shutil.get_terminal_size().columns - indent
+    if not sys.stdout.isatty() or len(text) <= room or room < _LEAST_ROOM:
+        return text
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join(lines)
 
 
 def duration(seconds: float | None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
 from blocks.images.cloud_init import CloudInit, Module
 from deployments.cli import output
-from deployments.cli.image_views import facts
+from deployments.cli.image_views import check, facts
 
 
 def test_stages_are_told_a_line_each_and_what_is_missing_is_marked() -> None:
@@ -44,7 +45,7 @@ def test_of_a_check_what_did_not_pass_is_told_a_line_each() -> None:
     check = {"findings": findings, "checked_at": "2026-11-22", "method": "debugfs"}
     assert list(facts({"name": "micro", "report": {"check": check}})) == [
         ("name", "micro"),
-        ("checked", "1 fail, 2 pass (2026-11-22, by debugfs)"),
+        ("checked", "1 fail, 2 pass (2026-11-22 00:00:00, by debugfs)"),
         ("check fail", "No keys: /a; /b"),
     ]
 
@@ -106,3 +107,30 @@ def test_figures_have_their_units_and_what_is_empty_is_left_out(
     }
     output.facts(facts({"name": "x", "properties": {}, "shared_with": []}))
     assert capsys.readouterr().out == "name  x\n"
+
+
+def test_a_check_in_full_tells_each_point_and_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence = ["/etc/fstab names no device that another machine would not have", "one more"]
+    point = {"title": "fstab is by label", "verdict": "pass", "evidence": evidence, "hint": "none"}
+    failed = {**point, "verdict": "fail", "hint": "write LABEL= or UUID= into it"}
+    findings = [point, failed]
+    report = {"findings": findings, "checked_at": "2026-11-22T10:00:00.5Z", "method": "debugfs"}
+    output.facts(check(report))
+    text = f"fstab is by label: {evidence[0]}; {evidence[1]}"
+    lines = [
+        "checked       1 pass, 1 fail (2026-11-22 10:00:00+00:00, by debugfs)",
+        f"pass          {text}",
+        f"fail          {text}",
+        "  what to do  write LABEL= or UUID= into it",
+    ]
+    assert capsys.readouterr().out.splitlines() == lines
+    # On a terminal the lines hang, and no word is broken.
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.facts(check(report))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 60
+    assert " ".join(shown.split()) == " ".join("\n".join(lines).split())
+    assert shown.splitlines()[3].startswith(" " * 14 + "that")
