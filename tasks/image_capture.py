@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 from blocks.errors import Conflict, InvalidRequest, NeedsAttention, UnsafeImage, Unsupported
 from blocks.images import ImageStore
 from blocks.images.access.base import Access
-from blocks.images.editing import EditedImage
+from blocks.images.stored import StoredImage
 from blocks.resources import CaptureRequest, Image, ImageFormat
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
@@ -180,7 +180,7 @@ def record_capture(
     It is its maker's alone, has no certificate, and is not trusted: a guest has written it.
     """
     plan = build.plan
-    made = EditedImage.model_validate(plan["captured"])
+    made = StoredImage.model_validate(plan["captured"])
     instance = store.instances.get(plan["captures"])
     parent = store.images.get(instance.image_id)
     seen = plan.get("cloud_init")

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from blocks.errors import Conflict, InvalidRequest, UnsafeImage
 from blocks.images import ImageStore
 from blocks.images.access.base import Access, Change, Method, Put, Remove
-from blocks.images.editing import EditedImage
+from blocks.images.stored import StoredImage
 from blocks.resources import EditRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
@@ -107,7 +107,7 @@ def record_edit(build: Build, caller: Caller, edit_request: EditRequest, store: 
 
     It is its maker's alone, has no certificate, and no recipe builds it anew.
     """
-    made = EditedImage.model_validate(build.plan["edited"])
+    made = StoredImage.model_validate(build.plan["edited"])
     source = store.images.get(build.plan["edits"])
     seen = build.plan.get("cloud_init")
     store.images.put(

@@ -27,9 +27,10 @@ from blocks.hypervisor.instance_dirs import CONSOLE_LOG, DISK
 from blocks.hypervisor.wishes import of_installed
 from blocks.images import qemu_img
 from blocks.images.boot_sector import has_boot_sector
-from blocks.images.capture import CapturedImage, capture
+from blocks.images.capture import capture
 from blocks.images.files import replacing
 from blocks.images.iso9660 import build_volume
+from blocks.images.stored import StoredImage
 from blocks.loading import load_secret
 from blocks.resources import Image
 from blocks.resources.image_install import InstallRequest
@@ -204,7 +205,7 @@ def record_install(build: Build, caller: Caller, store: StateStore) -> str:
     And by Glance's properties the machine that it was installed on: its VMs need such a one.
     """
     request = InstallRequest.model_validate(build.request)
-    made = CapturedImage.model_validate(build.plan["captured"])
+    made = StoredImage.model_validate(build.plan["captured"])
     wishes = of_installed(request.system, request.machine_firmware, virtio=request.virtio)
     store.images.put(
         Image(

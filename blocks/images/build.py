@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from blocks import changes
-from blocks.images import busybox_guest, debian_guest, qemu_img
+from blocks.images import busybox_guest, debian_guest
 from blocks.images.cloud_init import CloudInit, GuestFiles, TreeFiles, look
 from blocks.images.disk_layout import make_disk
 from blocks.images.files import part_of, replacing
-from blocks.images.inspection import inspect
 from blocks.images.locks import locked
 from blocks.images.packages import PackageSource
 from blocks.images.recipe import BusyboxRecipe, Recipe
-from blocks.resources.base import Sha256
+from blocks.images.stored import StoredImage, read_note, store, write_note
 from blocks.resources.image import ImageFormat
 
 BuildProgress = Callable[[str], None]
 
 
-class BuiltImage(BaseModel):
+class BuiltImage(StoredImage):
     """An image that was built: what the catalogue has to know of it.
 
     Attributes:
-        path: Its file.
-        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
         login_user: Who one logs in as with the key.
         ready_marker: The regular expression of the console line that ends the first boot.
         boot_timeout_s: How long a boot may take under QEMU's emulation on a busy machine.
         cloud_init: Its cloud-init, if it has one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    format: ImageFormat
-    sha256: Sha256
-    size_bytes: int
-    virtual_size_bytes: int
     min_disk_gib: int
     min_ram_mib: int
     login_user: str
@@ -86,11 +73,11 @@ class Builder:
         for directory in (self._store, self._scratch, self._packages):
             directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         with locked(self._scratch / f"{image_id}.lock"):
+            scratch = self._scratch / image_id
+            shutil.rmtree(scratch, ignore_errors=True)
             finished = self.finished(image_id)
             if finished is not None:
                 return finished
-            scratch = self._scratch / image_id
-            shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             try:
                 return self._build(recipe, image_id, scratch, progress)
@@ -125,13 +112,7 @@ class Builder:
 
     def finished(self, image_id: str) -> BuiltImage | None:
         """What an earlier build of this id made, if it came to its end."""
-        note = self._note(image_id)
-        if not note.is_file():
-            return None
-        built = BuiltImage.model_validate_json(note.read_text())
-        if not built.path.is_file() or built.path.stat().st_size != built.size_bytes:
-            return None
-        return built
+        return read_note(BuiltImage, self._note(image_id))
 
     def remove(self, image_id: str) -> None:
         """Remove an image's file, and what is known of its build."""
@@ -159,19 +140,10 @@ class Builder:
         raw = scratch / "disk.raw"
         make_disk(tree, raw, recipe.disk_mib, recipe.grows_to_gib)
         progress("converting to qcow2")
-        path = self.path(image_id)
-        with replacing(path, mode=0o644) as part:
-            words = qemu_img.convert(raw, "raw", part, "qcow2", compressed=True)
-            qemu_img.check(part, "qcow2")
-            seen = inspect(part, ImageFormat.QCOW2)
-            with part.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        what = f"Built the image {recipe.name}"
+        stored = store(raw, ImageFormat.RAW, self.path(image_id), what)
         built = BuiltImage(
-            path=path,
-            format=ImageFormat.QCOW2,
-            sha256=digest,
-            size_bytes=seen.size_bytes,
-            virtual_size_bytes=seen.virtual_size_bytes,
+            **stored.model_dump(),
             min_disk_gib=recipe.min_disk_gib,
             min_ram_mib=recipe.min_ram_mib,
             login_user=recipe.login_user,
@@ -180,9 +152,7 @@ class Builder:
             os=recipe.os,
             cloud_init=seen_inside,
         )
-        with replacing(self._note(image_id), mode=0o644) as part:
-            part.write_text(json.dumps(built.model_dump(mode="json"), indent=2))
-        changes.record(f"Built the image {recipe.name}", [*words[:-1], str(path)])
+        write_note(self._note(image_id), built)
         return built
 
     def _tree(self, recipe: Recipe, scratch: Path, progress: BuildProgress) -> Path:

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from blocks import changes
 from blocks.images import qemu_img
-from blocks.images.files import replacing
-from blocks.images.inspection import inspect
 from blocks.images.progress import Percents
-from blocks.resources.base import Sha256
+from blocks.images.stored import StoredImage, store
 from blocks.resources.image import ImageFormat
 
 
-class CapturedImage(BaseModel):
-    """A disk that was captured: what the catalogue has to know of it.
-
-    Attributes:
-        path: Its file.
-        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    format: ImageFormat
-    sha256: Sha256
-    size_bytes: int
-    virtual_size_bytes: int
-
-
-def capture(disk: Path, target: Path, tell: Percents) -> CapturedImage:
+def capture(disk: Path, target: Path, tell: Percents) -> StoredImage:
     """Copy a disk, compressed and without what is zero or below it, and look at the copy.
 
     Args:
@@ -48,17 +25,4 @@ def capture(disk: Path, target: Path, tell: Percents) -> CapturedImage:
     """
     qemu_img.require_unused(disk, ImageFormat.QCOW2)
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    with replacing(target, mode=0o644) as part:
-        words = qemu_img.convert(disk, "qcow2", part, "qcow2", compressed=True, tell=tell)
-        qemu_img.check(part, "qcow2")
-        seen = inspect(part, ImageFormat.QCOW2)
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    changes.record(f"Captured the disk {disk}", [*words[:-1], str(target)])
-    return CapturedImage(
-        path=target,
-        format=ImageFormat.QCOW2,
-        sha256=digest,
-        size_bytes=seen.size_bytes,
-        virtual_size_bytes=seen.virtual_size_bytes,
-    )
+    return store(disk, ImageFormat.QCOW2, target, f"Captured the disk {disk}", tell)

@@ -6,13 +6,9 @@ however large the image is, and is flattened into the store when all is changed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
 
 from blocks import changes
 from blocks.errors import Conflict, InvalidRequest, Unsupported
@@ -21,31 +17,12 @@ from blocks.images.access.base import Access, Change, Method, Put, Remove
 from blocks.images.access.journals import replay_journals
 from blocks.images.access.opening import open_access
 from blocks.images.exports import Exports
-from blocks.images.files import replacing
 from blocks.images.generalising import generalising
-from blocks.images.inspection import inspect
 from blocks.images.progress import Percents
-from blocks.resources.base import Sha256
+from blocks.images.stored import StoredImage, read_note, store, write_note
 from blocks.resources.image import Image, ImageFormat
 
 _OVERLAY = "edited.qcow2"
-
-
-class EditedImage(BaseModel):
-    """An image that was changed: what the catalogue has to know of its file.
-
-    Attributes:
-        path: Its file in the store.
-        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    format: ImageFormat
-    sha256: Sha256
-    size_bytes: int
-    virtual_size_bytes: int
 
 
 class Editor:
@@ -152,42 +129,23 @@ class Editor:
             )
         return way
 
-    def finish(self, image_id: str, tell: Percents) -> EditedImage:
+    def finish(self, image_id: str, tell: Percents) -> StoredImage:
         """Put the changed image into the store, flattened, and inspected as what it is now.
 
         Args:
             image_id: The image.
             tell: Told now and then how far it is.
         """
-        finished = self._finished(image_id)
-        if finished is not None:
-            return finished
+        note = self._store / f"{image_id}.json"
         overlay = self._overlay(image_id)
-        path = self._store / f"{image_id}.{ImageFormat.QCOW2}"
-        with replacing(path, mode=0o644) as part:
-            words = qemu_img.convert(
-                overlay,
-                ImageFormat.QCOW2,
-                part,
-                ImageFormat.QCOW2,
-                compressed=True,
-                tell=tell,
-            )
-            qemu_img.check(part, ImageFormat.QCOW2)
-            seen = inspect(part, ImageFormat.QCOW2)
-            with part.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        edited = EditedImage(
-            path=path,
-            format=ImageFormat.QCOW2,
-            sha256=digest,
-            size_bytes=seen.size_bytes,
-            virtual_size_bytes=seen.virtual_size_bytes,
-        )
-        with replacing(self._note(image_id), mode=0o644) as part:
-            part.write_text(json.dumps(edited.model_dump(mode="json"), indent=2))
-        shutil.rmtree(overlay.parent)
-        changes.record("Put the changed image into the store", [*words[:-1], str(path)])
+        edited = read_note(StoredImage, note)
+        if edited is None:
+            path = self._store / f"{image_id}.{ImageFormat.QCOW2}"
+            what = "Put the changed image into the store"
+            edited = store(overlay, ImageFormat.QCOW2, path, what, tell)
+            write_note(note, edited)
+        if overlay.parent.exists():
+            shutil.rmtree(overlay.parent)
         return edited
 
     def release(self, image_id: str) -> None:
@@ -196,17 +154,6 @@ class Editor:
 
     def _overlay(self, image_id: str) -> Path:
         return self._scratch / image_id / _OVERLAY
-
-    def _note(self, image_id: str) -> Path:
-        return self._store / f"{image_id}.json"
-
-    def _finished(self, image_id: str) -> EditedImage | None:
-        note = self._note(image_id)
-        if not note.is_file():
-            return None
-        edited = EditedImage.model_validate_json(note.read_text())
-        there = edited.path.is_file() and edited.path.stat().st_size == edited.size_bytes
-        return edited if there else None
 
 
 def _words(change: Change) -> str:

@@ -416,7 +416,7 @@ def test_killed_before_it_is_in_the_store(
     def kill(*_words: object, **_more: object) -> None:
         raise KilledError
 
-    for place in ("inspect", "sha256_of", "replacing", "ImportedImage"):
+    for place in ("inspect", "sha256_of", "replacing", "ImportedImage", "shutil.rmtree"):
         with monkeypatch.context() as patch:
             patch.setattr(f"blocks.images.intake.importing.{place}", kill)
             with pytest.raises(KilledError):
@@ -424,3 +424,4 @@ def test_killed_before_it_is_in_the_store(
     imported = lab.intake.convert(ID, seen, target, nothing, compressed=True)
     require_stored(lab, imported, expected)
     assert imported.path.stat().st_nlink == 1
+    assert not (lab.scratch / ID).exists()

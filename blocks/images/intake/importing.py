@@ -6,7 +6,6 @@ result is renamed into the store.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from blocks.images.intake.download import Downloader, Progress
 from blocks.images.intake.originals import SOURCE, UNPACKED, Original
 from blocks.images.intake.outcome import ImportedImage, Inspected
 from blocks.images.intake.unpacking import sha256_of, unpack
+from blocks.images.stored import read_note, write_note
 from blocks.resources.image import ImageFormat, SourceFormat
 
 
@@ -158,6 +158,7 @@ class Intake:
         """
         finished = self.finished(image_id)
         if finished is not None:
+            shutil.rmtree(self._folder(image_id), ignore_errors=True)
             return finished
         self._store.mkdir(parents=True, exist_ok=True, mode=0o755)
         if target is ImageFormat.RAW and inspected.virtual_size_bytes > self._limit:
@@ -192,20 +193,14 @@ class Intake:
             virtual_size_bytes=seen.virtual_size_bytes,
             encrypted=seen.encrypted,
         )
-        with replacing(self._note(image_id), mode=0o644) as part:
-            part.write_text(json.dumps(imported.model_dump(mode="json"), indent=2))
+        write_note(self._note(image_id), imported)
         shutil.rmtree(self._folder(image_id))
         changes.record("Put the image into the store", [*words[:-1], str(path)])
         return imported
 
     def finished(self, image_id: str) -> ImportedImage | None:
         """What an earlier import of this id made, if it came to its end."""
-        note = self._note(image_id)
-        if not note.is_file():
-            return None
-        imported = ImportedImage.model_validate_json(note.read_text())
-        there = imported.path.is_file() and imported.path.stat().st_size == imported.size_bytes
-        return imported if there else None
+        return read_note(ImportedImage, self._note(image_id))
 
     def _folder(self, image_id: str) -> Path:
         return self._scratch / image_id

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from blocks.resources.base import Sha256
-from blocks.resources.image import ImageFormat, SourceFormat
+from blocks.images.stored import StoredImage
+from blocks.resources.image import SourceFormat
 
 
 class Inspected(BaseModel):
@@ -28,19 +28,11 @@ class Inspected(BaseModel):
     encrypted: bool
 
 
-class ImportedImage(BaseModel):
-    """An image that was taken in: what the catalogue has to know of its file.
+class ImportedImage(StoredImage):
+    """An image that was taken in.
 
     Attributes:
-        path: Its file in the store.
-        size_bytes: The file's length; `virtual_size_bytes` what the guest sees.
+        encrypted: Whether it is a qcow2 with LUKS inside.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    format: ImageFormat
-    sha256: Sha256
-    size_bytes: int
-    virtual_size_bytes: int
     encrypted: bool
