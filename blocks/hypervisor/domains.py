@@ -40,7 +40,7 @@ _UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
-_INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 #: What libvirt's system daemon keeps of a domain, and of one that is running.
 _KEPT = ("/etc/libvirt/qemu/{}.xml", "/run/libvirt/qemu/{}.pid")
 
@@ -60,9 +60,8 @@ class Domains:
     def define(self, xml: str) -> None:
         """Make libvirt know a domain.
 
-        The same definition again changes nothing, so that what was set meanwhile
-        (resource controls) stays. Of another one the root disk's layer is not taken: what
-        the domain has may hold what a guest has written.
+        The same definition again changes nothing: what was set meanwhile (controls) stays. Of
+        another one the root disk's layer is not taken: the domain's holds what a guest wrote.
 
         Raises:
             Conflict: Another's domain has this id or this name.
@@ -74,7 +73,7 @@ class Domains:
             domain = self._find(conn, instance_id)
             if domain is not None and mark_of(domain) == mark_of_xml(wanted):
                 return False
-            present = domain.XMLDesc(_INACTIVE) if domain is not None else None
+            present = domain.XMLDesc(INACTIVE) if domain is not None else None
             disk_layers.keep_layers(wanted, etree.fromstring(present) if present else None)
             conn.defineXML(etree.tostring(wanted, encoding="unicode"))
             return True

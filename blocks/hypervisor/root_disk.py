@@ -13,14 +13,13 @@ from lxml import etree
 from blocks import changes
 from blocks.errors import Conflict, HostFault, Transient
 from blocks.hypervisor import disk_layers
-from blocks.hypervisor.domains import Domains
+from blocks.hypervisor.domains import INACTIVE, Domains
 
 T = TypeVar("T")
 
 _POLL_S = 0.05
 #: How long the job of somebody who was stopped (a snapshot with memory) may go on.
 _JOB_S = 600.0
-_INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 
 class RootDisk(Domains):
@@ -49,7 +48,7 @@ class RootDisk(Domains):
                 return False
             if domain.isActive():
                 raise Conflict(f"{domain.name()} runs", hint="it has to be off")
-            xml = etree.fromstring(domain.XMLDesc(_INACTIVE))
+            xml = etree.fromstring(domain.XMLDesc(INACTIVE))
             disk_layers.put_into(disk_layers.root_disk(xml), layer)
             domain.connect().defineXML(etree.tostring(xml, encoding="unicode"))
             return True

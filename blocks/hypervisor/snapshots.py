@@ -18,7 +18,7 @@ from lxml import etree
 from blocks import changes
 from blocks.errors import Conflict, HostFault, Transient, Unsupported
 from blocks.hypervisor import disk_layers, live_merge
-from blocks.hypervisor.root_disk import RootDisk, describe, files
+from blocks.hypervisor.root_disk import RootDisk, describe, device, files
 
 _POLL_S = 0.05
 _MERGE_S = 6 * 3600.0
@@ -67,11 +67,12 @@ class Snapshots(RootDisk):
             self.switch(instance_id, layer)
             return top
 
-        def take(domain: libvirt.virDomain) -> None:
+        def take(domain: libvirt.virDomain) -> str:
             domain.snapshotCreateXML(_xml(domain, layer, memory), _flags(memory, quiesce))
+            return device(domain)
 
         try:
-            self._on(instance_id, "take a snapshot", take)
+            disk = self._on(instance_id, "take a snapshot", take)
         except HostFault as error:
             cause = error.__cause__
             if isinstance(cause, libvirt.libvirtError) and cause.get_error_code() in _NO_AGENT:
@@ -86,7 +87,7 @@ class Snapshots(RootDisk):
             [
                 *("virsh", "snapshot-create-as", instance_id, "--no-metadata", *how),
                 *(["--quiesce"] if quiesce else []),
-                *("--reuse-external", "--diskspec", f"vda,file={layer}"),
+                *("--reuse-external", "--diskspec", f"{disk},file={layer}"),
             ],
         )
         return top
@@ -158,6 +159,7 @@ class Snapshots(RootDisk):
         disk_layers.move_up(layer, into)
 
     def _merge_live(self, instance_id: str, layer: Path, into: Path) -> None:
+        disk = self._on(instance_id, "read the disk", device)
         self._on(instance_id, "merge layers", lambda one: live_merge.begin(one, layer, into))
         deadline = time.monotonic() + _MERGE_S
         while not self._on(instance_id, "merge layers", live_merge.is_over):
@@ -169,7 +171,7 @@ class Snapshots(RootDisk):
         changes.record(
             f"Merged {layer.name} into {into.name}, live",
             [
-                *("virsh", "blockcommit", instance_id, "vda", "--base", str(into)),
+                *("virsh", "blockcommit", instance_id, disk, "--base", str(into)),
                 *("--top", str(layer), "--pivot", "--wait"),
             ],
         )
