@@ -168,9 +168,11 @@ class LibvirtHost(Disks):
                 raise InvalidRequest(
                     f"the domain's XML breaks libvirt's schema: {findings[0]}", details=findings
                 )
-        self.connection.call(
-            "translate the definition for QEMU", lambda c: c.domainXMLToNative("qemu-argv", xml, 0)
-        )
+        with self._any_passphrase(document.findtext("uuid"), xml):
+            self.connection.call(
+                "translate the definition for QEMU",
+                lambda conn: conn.domainXMLToNative("qemu-argv", xml, 0),
+            )
 
     def start_paused(self, instance_id: str, passphrase: str | None = None) -> None:
         """Start QEMU with the guest's processors stopped, and its ports at their rates.
@@ -299,6 +301,12 @@ class LibvirtHost(Disks):
                 why = "the host could not store what it wrote"
                 return HostFault(f"{message}: {why}", hint=NO_ROOM_HINT, details=last)
         return console.guest_fault(message, log)
+
+    def _any_passphrase(self, instance_id: str | None, xml: str) -> AbstractContextManager[None]:
+        """A passphrase, where libvirt translates nothing without: nothing is opened by it."""
+        if instance_id is None or secret_id(instance_id) not in xml:
+            return nullcontext()
+        return self.passphrases.told(instance_id, "any")
 
     def _set_rates(self, instance_id: str) -> None:
         taps, kib_s = self._with(instance_id, "read the ports", controls.ports)
