@@ -115,10 +115,6 @@ class Image(Resource):
         """Its name, with the version where that is not the first."""
         return image_reference(self.name, self.version)
 
-    def is_called(self, word: str) -> bool:
-        """Whether a word is its id, its name, or its name with its version."""
-        return word in (self.id, self.name, f"{self.name}:{self.version}")
-
 
 def image_reference(name: str, version: str) -> str:
     """What an image of a name and version is called in one word."""

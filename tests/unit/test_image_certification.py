@@ -134,6 +134,8 @@ BROKEN: Sequence[tuple[str, str, Mapping[str, str]]] = (
     ("time-zone", "micro", {"clock": f"{EPOCH} +0200 CEST"}),
     ("time-zone", "micro", {"clock": f"{EPOCH + 7200} +0000 UTC"}),
     ("time-zone", "debian", {"clock": "never"}),
+    ("time-zone", "debian", {"clock": f"{'9' * 4000} +0000 UTC"}),
+    ("root-size", "debian", {"root": f"x\n/dev/vda1 {'9' * 4000} 1 1 48% /"}),
     ("fstab", "micro", {"mounts": "/dev/root / ext4 ro,noatime 0 0"}),
     ("fstab", "micro", {"fstab": "LABEL=gone /gone ext4 defaults 0 2"}),
     ("fstab", "micro", {"fstab": "/dev/vda1 / ext4 defaults 0 1"}),

@@ -23,6 +23,8 @@ _OF_THE_SYSTEM = re.compile(
 )
 _STABLE = re.compile(r"(UUID|LABEL|PARTUUID|PARTLABEL)=|/dev/disk/by-|/dev/mapper/")
 _FIELDS = 4
+#: Of a number that a guest tells: one of thousands is none that can be calculated with.
+_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def time_zone(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     notes = Notes("time-zone")
     words = said.get("clock", "").split()
     try:
-        seconds, offset = int(words[0]), words[1]
+        seconds, offset = int(words[0][:_DIGITS]), words[1]
     except (IndexError, ValueError):
         notes.fail(f"date says {said.get('clock') or 'nothing'}")
         return notes.outcome()
@@ -144,7 +146,7 @@ def time_zone(said: Mapping[str, str], wanted: Wanted) -> Outcome:
 def root_size(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     """Whether the root file system has grown to the flavor's disk."""
     notes = Notes("root-size")
-    found = re.search(r"^\S+ +(\d+) +\d+ +\d+ +\S+ +/$", said.get("root", ""), re.MULTILINE)
+    found = re.search(r"^\S+ +(\d{1,18}) +\d+ +\d+ +\S+ +/$", said.get("root", ""), re.MULTILINE)
     if found is None:
         notes.fail(f"df says {said.get('root') or 'nothing'}")
         return notes.outcome()
