@@ -109,13 +109,11 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(site: Site, tmp_path: Path)
     text = RECIPE.format(name="escaping").replace("note.txt", "../../fifty.env")
     (own / "escaping" / "recipe.toml").write_text(text)
     write(own, "open", "").chmod(0o777)
-    write(own, "micro", "")
     for name, words in {
         "colourful": "colour: Extra inputs are not permitted",
         "linked": "note.txt cannot be opened",
         "escaping": "source: String should match pattern",
         "open": "others than root can change",
-        "micro": "comes with Fifty Steps",
     }.items():
         refused = site.fifty("image", "build", name, code=1)
         assert refused["error"] == "InvalidRequest", refused
@@ -125,5 +123,8 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(site: Site, tmp_path: Path)
         assert words in listed[name]["wrong"]
     for gone in ("nowhere", f"{tmp_path}/nowhere", "/etc/passwd", "../../etc"):
         assert site.fifty("image", "build", gone, code=1)["error"] in ("NotFound", "InvalidRequest")
+    write(own, "micro", "")
+    refused = site.fifty("image", "build", "micro", code=1)
+    assert "comes with Fifty Steps" in refused["message"]
     assert site.files() == before
     shutil.rmtree(own)
