@@ -64,8 +64,20 @@ REFUSING: Mapping[str, tuple[str, ...]] = {
     "security-group add-rule": ("{group} --protocol tcp", "own-group --remote-group {group}"),
     "security-group remove-rule": ("{group} 5a5a5a5a-0000-4000-8000-000000000001",),
     "security-group delete": ("{group}",),
+    "vm attach-volume": ("{vm} --size 1",),
+    "vm detach-volume": ("{vm} 5a5a5a5a-0000-4000-8000-000000000001",),
     "image show": ("{image}",),
     "image delete": ("{image}",),
+    "image check": ("{image}",),
+    "image edit": ("{image} mine --remove /etc/motd",),
+    "image capture": ("{vm} mine",),
+    "image certify": ("{image}",),
+    "image set": ("{image} --os linux",),
+    "image deactivate": ("{image} --why mine",),
+    "image activate": ("{image}",),
+    "image share": ("{image} other",),
+    "image unshare": ("{image} other",),
+    "image save": ("{image} /nowhere/saved",),
 }
 #: Commands that list: what is another tenant's is not in the list.
 LISTING = (
@@ -73,15 +85,23 @@ LISTING = (
     *("floating-ip list", "security-group list"),
 )
 #: Commands that give a name: the same name as another tenant's is a thing of one's own.
-NAMING = ("router create", "key create", "image build", "security-group create")
+NAMING = (
+    *("router create", "key create", "security-group create"),
+    *("image build", "image import", "image install"),
+)
+#: Commands about what is every tenant's, for admins.
+FOR_ADMINS = {
+    "flavor create": "mine --vcpus 1 --ram 64 --disk 1",
+    "flavor delete": "tiny",
+}
 #: Commands about the whole site, for who is root here.
 FOR_ROOT = (
     *("init", "audit", "reconcile", "serve", "env", "stats"),
     *("tenant create", "tenant list", "tenant show", "tenant disable", "tenant enable"),
-    *("tenant token", "tenant revoke", "tenant quota"),
+    *("tenant token", "tenant revoke", "tenant quota", "tenant certificates"),
 )
 #: Commands that tell everybody the same.
-FOR_ALL = ("steps", "image recipes")
+FOR_ALL = ("steps", "image recipes", "flavor list", "flavor show")
 
 #: Flows that must refuse what is another tenant's, with a request for each way to name it.
 REFUSING_FLOWS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
@@ -123,11 +143,29 @@ REFUSING_FLOWS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"action": "attach", "name": "{vm}", "network": "{network}"},
         {"action": "detach", "name": "{vm}", "port": "10.91.0.2"},
     ),
+    "change-volume": (
+        {"action": "attach", "name": "{vm}", "size_gib": 1},
+        {"action": "detach", "name": "{vm}", "volume": "vdb"},
+    ),
     "delete-image": ({"name": "{image}"},),
+    "check-image": ({"name": "{image}"},),
+    "edit-image": ({"image": "{image}", "name": "mine", "remove": ["/etc/motd"]},),
+    "capture-image": ({"vm": "{vm}", "name": "mine"},),
+    "certify-image": ({"name": "{image}"},),
+    "change-image": (
+        {"action": "set", "name": "{image}", "os": "linux"},
+        {"action": "share", "name": "{image}", "tenant": "other"},
+        {"action": "deactivate", "name": "{image}", "why": "mine"},
+    ),
     "refresh-images": ({"names": ["{image}"]},),
 }
-#: Flows that name nothing of a tenant's, but want a caller all the same.
-OTHER_FLOWS: Mapping[str, Mapping[str, Any]] = {"build-image": {"recipe": "micro"}}
+#: Flows that name nothing of a tenant's, or that only an admin may run.
+OTHER_FLOWS: Mapping[str, Mapping[str, Any]] = {
+    "build-image": {"recipe": "micro"},
+    "import-image": {"name": "mine", "source": "http://192.0.2.1/image"},
+    "install-image": {"name": "mine", "medium": "/nowhere/installer.iso"},
+    "save-image": {"name": "{image}", "file": "/nowhere/saved"},
+}
 #: Flows that look after the site, whoever's things are on it; they take no credentials.
 SITE_FLOWS = ("audit", "clean-cache", "finish-build", "reconcile", "report-stats")
 
@@ -203,7 +241,7 @@ def _ends(flow: Flow[Any, Any], request: Mapping[str, Any]) -> tuple[str | None,
 
 
 def test_every_command_and_every_flow_has_its_case() -> None:
-    groups = (REFUSING, LISTING, NAMING, FOR_ROOT, FOR_ALL)
+    groups = (REFUSING, LISTING, NAMING, FOR_ADMINS, FOR_ROOT, FOR_ALL)
     cases = [command for group in groups for command in group]
     assert len(cases) == len(set(cases))
     assert _all_commands() <= set(cases)
@@ -300,6 +338,7 @@ def test_what_is_the_sites_is_for_root(
         "tenant token": ("owner", "--role", "admin"),
         "tenant revoke": ("x",),
         "tenant quota": ("owner",),
+        "tenant certificates": ("owner", "required"),
     }
     before = tenancy.everything()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -382,6 +421,11 @@ def test_what_is_the_hosts_is_for_admins(
     words = ("vm", "create", "mine", "--image", "i", "--network", "n", "--host", "here")
     code, refusal = _run(capsys, *words, "--credentials", "other")
     assert (code, refusal["message"]) == (1, "a member may not force a host")
+    for command, arguments in FOR_ADMINS.items():
+        words = (*command.split(), *arguments.split())
+        code, refusal = _run(capsys, *words, "--credentials", "other")
+        assert (code, refusal["error"]) == (1, "Denied"), refusal
+        assert "a member may not" in refusal["message"]
     assert tenancy.everything() == before
 
 
