@@ -29,8 +29,12 @@ _BOOT = "cat /proc/sys/kernel/random/boot_id"
 #: Answers as QEMU's guest agent does, as far as a snapshot asks.
 _AGENT = r"""#!/bin/sh
 insmod /root/virtio_console.ko
-for name in /sys/class/virtio-ports/*/name; do
-    [ "$(cat $name)" = org.qemu.guest_agent.0 ] && port=${name%/name}
+# QEMU tells of its ports a moment after the driver has asked.
+until [ -e "/dev/${port##*/}" ] && [ -n "$port" ]; do
+    for name in /sys/class/virtio-ports/*/name; do
+        [ "$(cat $name)" = org.qemu.guest_agent.0 ] && port=${name%/name}
+    done
+    sleep 1
 done
 # Kept open: libvirt comes when it is, and goes when it is not. Until then there is no more to read.
 exec 3<>"/dev/${port##*/}"
