@@ -87,7 +87,8 @@ class Volume(Resource):
     """A data volume of an instance.
 
     Attributes:
-        device: The guest's device name, from `vdb` on; empty while it is detached.
+        device: Its device, from `vdb` on, which is the guest's name for it if the guest boots
+            with it (one that runs may call it otherwise); empty while it is detached.
         path: The qcow2 file on the instance's host; chosen before it is made.
     """
 

@@ -22,6 +22,9 @@ def attach_volume(
 ) -> None:
     """Plug a volume into a VM: a new one, or one of its own that was unplugged.
 
+    In the guest look for it by its serial number, the first 20 characters of its id
+    (/dev/disk/by-id/virtio-...): until the next start its name may be another than is told here.
+
     Args:
         name: The VM's name or id.
         size: GiB of a new volume.
@@ -45,7 +48,7 @@ def detach_volume(
 
     Args:
         name: The VM's name or id.
-        volume: The volume's id, or the guest's name for it (`fifty vm show`).
+        volume: The volume's id, or its device (`fifty vm show`).
         delete: Also delete it, with all that is on it.
     """
     _change("detach", name, credentials, volume=volume, delete=delete or None)

@@ -39,7 +39,8 @@ class Wanted:
         injected: What the injected file holds; None where none could be.
         why_not_injected: Why.
         script: What the user data's script wrote.
-        marker: The line that the image's own first-boot work ended with; empty for none.
+        marker: What the end of the image's own first-boot work looks like on the console, a
+            regular expression that was seen there; empty for none.
     """
 
     name: str
@@ -74,8 +75,8 @@ def first_boot(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     if said.get("agent"):
         _cloud_init(said, notes)
     else:
-        ended = f", which ended with {wanted.marker}" if wanted.marker else ""
-        notes.saw(f"no cloud-init, but first-boot work of its own{ended}")
+        told = f"; its end is told on the console: {wanted.marker}" if wanted.marker else ""
+        notes.saw(f"no cloud-init, but first-boot work of its own{told}")
     if said.get("script", "").strip() == wanted.script:
         notes.saw("the script in the user data was carried out")
     else:
