@@ -16,12 +16,12 @@ import pytest
 from blocks.state import Build, StateStore, StepState
 from flows.plans import PLANS
 from tests.inventory import differences
-from tests.matrix.examples import EXAMPLES, OF_A_VM, Example, outside_of, shape
+from tests.matrix.examples import EXAMPLES, OF_WHAT_IS_THERE, Example, outside_of, shape
 from tests.service.served import Served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-KINDS = pytest.mark.parametrize("kind", sorted(set(PLANS) - OF_A_VM))
+KINDS = pytest.mark.parametrize("kind", sorted(set(PLANS) - OF_WHAT_IS_THERE))
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def test_every_undo_of_a_build_that_failed_succeeds_twice(faulty: Served, kind: 
         assert_undone_twice(faulty.cloud.world.store, example, build_of(faulty, example, run))
 
 
-@pytest.mark.parametrize("kind", sorted(set(PLANS) - OF_A_VM - {"vm"}))
+@pytest.mark.parametrize("kind", sorted(set(PLANS) - OF_WHAT_IS_THERE - {"vm"}))
 def test_a_failure_at_every_step_leaves_nothing(faulty: Served, kind: str) -> None:
     example = EXAMPLES[kind]
     places = [(step.number, when) for step in example.steps for when in ("before", "after")]
