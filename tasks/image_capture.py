@@ -21,10 +21,10 @@ from blocks.resources import CaptureRequest, Image, ImageFormat
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from blocks.world import World
+from tasks.complete_vm import find_complete
 from tasks.draft import describe_all
 from tasks.image_build import forget_image, step
 from tasks.image_names import admitted, named
-from tasks.policy import allows
 from tasks.run import Runner
 from tasks.session import create, delete_build
 from tasks.snapshot_take import (
@@ -49,14 +49,8 @@ def validate_capture(build: Build, form: dict[str, Any], store: StateStore) -> s
     if wrong:
         raise InvalidRequest("the capture request is wrong", details=wrong)
     request = CaptureRequest.model_validate(form)
-    vm = store.builds.find(
-        "vm", request.vm, caller.tenant_id, foreign=allows(caller, "any:foreign")
-    )
-    if vm.state != "complete":
-        raise Conflict(f"{vm.name} is {vm.state}", hint="its disk can be taken when it is complete")
+    vm = find_complete(store, caller, request.vm, build.credentials)
     instance = store.instances.get(vm.id)
-    if instance.host != store.host:
-        raise Conflict(f"{vm.name} is on the host {instance.host}", hint="ask for it on that host")
     image = store.images.get(instance.image_id)
     if image.encrypted:
         raise Unsupported(f"the disk of {vm.name} is encrypted: nothing here can look into it")
@@ -101,7 +95,8 @@ def freeze_disk(build: Build, capture_request: CaptureRequest, world: World) -> 
     state = _apart(lambda: create(SNAPSHOT_KIND, form, _take_snapshot))
     taken = _snapshot_build(build, world.store)
     if taken is None or taken.state != "complete":
-        raise Conflict(f"the disk cannot be taken: {(state.message or '').splitlines()[0]}")
+        why = (state.message or "no reason is known").splitlines()[0]
+        raise Conflict(f"the disk cannot be taken: {why}")
     return taken.id
 
 

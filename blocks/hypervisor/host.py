@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,20 +14,13 @@ from lxml import etree
 from blocks.errors import NO_ROOM_HINT, FiftyError, HostFault, InvalidRequest
 from blocks.hypervisor import console, controls, port_rates
 from blocks.hypervisor.capabilities import (
-    ARCHITECTURE,
     MACHINE,
-    Capabilities,
-    cgroup_controllers,
-    node,
-    read_capabilities,
-    unusual_kvm_device,
 )
 from blocks.hypervisor.connection import Connection
 from blocks.hypervisor.disk_chain import backing_chain
-from blocks.hypervisor.disks import Disks
 from blocks.hypervisor.domain_xml import compose_domain
 from blocks.hypervisor.guest import GuestSpec, InterfaceSpec
-from blocks.hypervisor.identity import qemu_identity
+from blocks.hypervisor.offers import Offers
 from blocks.hypervisor.secrets import Passphrases, secret_id
 from blocks.hypervisor.specify import specify
 from blocks.resources import FlavorLimits, Image, Instance, PortBinding, Volume
@@ -39,7 +30,7 @@ T = TypeVar("T")
 _SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
 
-class LibvirtHost(Disks):
+class LibvirtHost(Offers):
     """The hypervisor of a host; connects when it is first used, and may be shared by threads.
 
     Args:
@@ -51,55 +42,8 @@ class LibvirtHost(Disks):
     def __init__(
         self, uri: str = "qemu:///system", accelerator: str = "auto", site: str = "0000"
     ) -> None:
-        super().__init__(Connection(uri), site)
+        super().__init__(Connection(uri), site, accelerator)
         self.passphrases = Passphrases(self.connection, site)
-        self._wanted = accelerator
-        self._capabilities: Capabilities | None = None
-        self._lock = threading.Lock()
-
-    def capabilities(self) -> Capabilities:
-        """What libvirt and QEMU offer here; asked once."""
-        with self._lock:
-            if self._capabilities is None:
-                self._capabilities = read_capabilities(self.connection, self._wanted)
-            return self._capabilities
-
-    def features(self) -> dict[str, Any]:
-        """What the scheduler's image filter may ask for, and what a person may want to know.
-
-        Returns:
-            `accelerator`, `architectures`, `machines`, `cpu_models`, `max_vcpus`,
-            `firmwares`, `disk_buses`, `tpm`, `libvirt` and `qemu` (versions),
-            `cgroup_controllers`, `advice` (what makes this host slow, with the remedy).
-        """
-        known = self.capabilities()
-        slow = unusual_kvm_device(*qemu_identity())
-        return {
-            "accelerator": known.accelerator,
-            "architectures": [ARCHITECTURE],
-            "machines": sorted(known.machines),
-            "cpu_models": sorted(known.cpu_models),
-            "max_vcpus": known.max_vcpus,
-            "firmwares": sorted(known.firmwares),
-            "disk_buses": sorted(known.disk_buses),
-            "tpm": known.tpm,
-            "libvirt": known.libvirt,
-            "qemu": known.qemu,
-            "cgroup_controllers": sorted(cgroup_controllers()),
-            "advice": [slow] if slow else [],
-        }
-
-    def totals(self) -> tuple[int, int]:
-        """The host's processors, and its memory in MiB."""
-        return node(self.connection)
-
-    def load(self) -> float:
-        """The load average of the last minute (of all processors together)."""
-        return os.getloadavg()[0]
-
-    def qemu_identity(self) -> tuple[int, int]:
-        """The user and group (uid, gid) that QEMU runs as."""
-        return qemu_identity()
 
     def guest_spec(
         self,
