@@ -61,6 +61,18 @@ def test_what_broke_off_goes_on(server: WebServer, tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_zero_takes_no_room(server: WebServer, tmp_path: Path) -> None:
+    """Also where it breaks off in the middle of a hole."""
+    content = CONTENT[:MIB] + bytes(2 * MIB) + CONTENT[:1000] + bytes(MIB // 2)
+    for breaks_at in (None, 5 * MIB // 4):
+        server.sent = 0
+        server.files["/image"] = Served(content, breaks_at=breaks_at)
+        assert fetch(server, tmp_path / "f") == content
+        assert server.sent == len(content)
+        assert (tmp_path / "f").stat().st_blocks * 512 < 2 * MIB
+        (tmp_path / "f").unlink()
+
+
 def test_a_later_process_goes_on(server: WebServer, tmp_path: Path) -> None:
     server.files["/image"] = Served(CONTENT, breaks_at=0)
     with pytest.raises(Transient):

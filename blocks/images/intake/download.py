@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from blocks.errors import Denied, InvalidRequest, NotFound, Transient, UnsafeImage
 from blocks.images.intake.reach import Reach, require_fetchable
+from blocks.images.intake.unpacking import write_sparsely
 
 #: Bytes that are there, and bytes in all where that is known.
 Progress = Callable[[int, int | None], None]
@@ -147,12 +148,16 @@ class Downloader:
                 file.seek(start)
                 done = start
                 progress(done, total)
-                for chunk in self._chunks(answer):
-                    done += len(chunk)
-                    if done > limit:
-                        raise UnsafeImage(f"the file has more than the {limit} bytes allowed")
-                    file.write(chunk)
-                    progress(done, total)
+                try:
+                    for chunk in self._chunks(answer):
+                        if done + len(chunk) > limit:
+                            raise UnsafeImage(f"the file has more than the {limit} bytes allowed")
+                        write_sparsely(file, chunk)
+                        done += len(chunk)
+                        progress(done, total)
+                finally:
+                    # Its length says what there is, though it may end with a hole.
+                    file.truncate(done)
             if total is not None and done != total:
                 raise _BrokenOffError(f"{done} of {total} bytes came")
 

@@ -16,8 +16,9 @@ from blocks.commands import Confinement, Limits
 from blocks.errors import UnsafeImage
 
 _CHUNK = 1024 * 1024
-#: The least that is left out where a file is zero.
-_HOLE = 64 * 1024
+#: A file is looked at in pieces of this length; those that are zero are left out, and at the
+#: end of what came at once shorter ones too: a block of a file system is the least.
+_HOLE, _LEAST_HOLE = 64 * 1024, 4096
 _ZEROS = bytes(_HOLE)
 #: xz -9 needs 65 MiB to unpack.
 _XZ_MEMORY = 128 * 1024**2
@@ -65,10 +66,11 @@ def write_sparsely(file: BinaryIO, chunk: bytes) -> None:
     """Write a chunk, and leave holes where it is zero; the file is truncated at the end."""
     begin = 0
     for at in range(0, len(chunk), _HOLE):
-        if chunk[at : at + _HOLE] == _ZEROS:
+        size = min(_HOLE, len(chunk) - at)
+        if size >= _LEAST_HOLE and chunk[at : at + size] == _ZEROS[:size]:
             file.write(memoryview(chunk)[begin:at])
-            file.seek(_HOLE, os.SEEK_CUR)
-            begin = at + _HOLE
+            file.seek(size, os.SEEK_CUR)
+            begin = at + size
     file.write(memoryview(chunk)[begin:])
 
 
