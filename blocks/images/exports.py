@@ -92,6 +92,10 @@ class Exports:
             )
             try:
                 _wait_until_ready(daemon, folder / "pid")
+            except BaseException:
+                _kill(daemon)
+                raise
+            try:
                 yield raw
             finally:
                 _stop(daemon)
@@ -222,6 +226,14 @@ def _stop(daemon: subprocess.Popen[bytes]) -> None:
             daemon.stderr.close()
     if code not in (0, -signal.SIGTERM):
         raise HostFault(f"qemu-storage-daemon ended with {code}")
+
+
+def _kill(daemon: subprocess.Popen[bytes]) -> None:
+    """End a daemon that has shown nothing yet."""
+    daemon.kill()
+    daemon.wait()
+    if daemon.stderr:
+        daemon.stderr.close()
 
 
 def _daemon_of(raw: Path) -> int | None:

@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 
 from blocks.changes import collecting
-from blocks.errors import FiftyError, GuestFault, InvalidRequest, NotFound, UnsafeImage, Unsupported
+from blocks.errors import (
+    FiftyError,
+    GuestFault,
+    HostFault,
+    InvalidRequest,
+    NotFound,
+    UnsafeImage,
+    Unsupported,
+)
 from blocks.images.access.base import Put, Remove
 from blocks.images.access.journals import replay_journal
 from blocks.images.access.mount_table import read_fstab
 from blocks.images.access.without_kernel import DebugfsAccess
+from blocks.images.exports import Exports
 from blocks.images.file_systems import Kind
 from blocks.images.partitions import GPT_EFI, GPT_ROOT, Table, read_map
 from tests.image_maker import MIB, Link, Part, Tree, make_disk, run
@@ -191,6 +200,17 @@ def test_logical_partitions(tmp_path: Path) -> None:
     seen = read_map(disk)
     assert [(one.number, one.type) for one in seen.partitions] == [(1, "83"), (5, "83"), (6, "82")]
     assert [one.offset // 512 for one in seen.partitions] == [2048, 12288, 22528]
+
+
+def test_why_a_disk_cannot_be_shown_is_told(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(MIB))
+    exports = Exports(tmp_path / "exports")
+    with (
+        pytest.raises(HostFault, match="not in qcow2 format"),
+        exports.open(tmp_path / "disk", "qcow2"),
+    ):
+        pass
+    assert list((tmp_path / "exports").iterdir()) == []
 
 
 def test_no_root_is_unsupported_and_says_what_there_is(tmp_path: Path) -> None:
