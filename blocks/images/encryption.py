@@ -20,6 +20,8 @@ from blocks.images.qemu_img import run_copy
 #: LUKS's key derivation takes memory and seconds of its own.
 _LIMITS = Limits(memory_bytes=2 * 1024**3, cpu_s=3600)
 _TIMEOUT_S = 3600.0
+#: What a new image is. QEMU has its key's derivation take two seconds, here and at each opening.
+LUKS = "encrypt.format=luks,encrypt.key-secret=key"
 #: QEMU measures how fast this host is, and gives up at once where the kernel, which counts
 #: by its ticks, says that this took no time (QEMU 7.2, crypto/pbkdf.c). The next try may do.
 _NO_MEASURE = "Unable to get accurate CPU usage"
@@ -73,7 +75,7 @@ def encrypt(
     confined = Confinement(limits, reads=(source,), writes=(target,))
     with _key(passphrase) as (handle, key):
         words = ["qemu-img", "convert", *key, "-f", source_format, "-O", "qcow2"]
-        words += ["-o", "encrypt.format=luks,encrypt.key-secret=key", str(source), str(target)]
+        words += ["-o", LUKS, str(source), str(target)]
         _measured(words, confined, handle, tell)
     return words
 
@@ -95,7 +97,7 @@ def create_overlay(base: Path, path: Path, passphrase: str, size_bytes: int) -> 
     """
     with _key(passphrase) as (handle, key):
         words = ["qemu-img", "create", "-q", "-u", *key, "-f", "qcow2", "-b", str(base)]
-        words += ["-F", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=key"]
+        words += ["-F", "qcow2", "-o", LUKS]
         words += [str(path), str(size_bytes)]
         _measured(words, _LIMITS, handle)
     return words
@@ -123,7 +125,7 @@ def copy(
     """
     with _key(passphrase) as (handle, key):
         words = ["qemu-img", "create", "-q", *key, "-f", "qcow2"]
-        words += ["-o", "encrypt.format=luks,encrypt.key-secret=key", str(path), str(size_bytes)]
+        words += ["-o", LUKS, str(path), str(size_bytes)]
         _measured(words, _LIMITS, handle)
         words = ["qemu-img", "convert", "-n", "--target-is-zero", *key]
         words += ["--image-opts", "--target-image-opts", _options(base), _options(path)]

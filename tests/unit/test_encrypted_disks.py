@@ -15,13 +15,18 @@ from blocks.hypervisor.disk_chain import backing_chain
 from blocks.hypervisor.domain_xml import compose_domain
 from blocks.hypervisor.guest import BackingFile, DiskSpec
 from blocks.hypervisor.secrets import secret_id
-from blocks.images import ImageStore
+from blocks.images import ImageStore, encryption
 from blocks.resources import Image, ImageFormat
-from tests.unit.hostile_images import PASSPHRASE, internal_luks
+from tests.unit.hostile_images import PASSPHRASE, QUICK_KEY, internal_luks
 from tests.unit.test_hypervisor_domain_xml import SCHEMA, spec
 
 SECRET = uuid.UUID(secret_id("3f2504e0-4f89-41d3-9a0c-0305e82c3301"))
 SIZE = 8 << 20
+
+
+@pytest.fixture(autouse=True)
+def _quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encryption, "LUKS", f"{encryption.LUKS},{QUICK_KEY}")
 
 
 def disk_on_base(folder: Path) -> tuple[Path, Path]:

@@ -15,18 +15,23 @@ import pytest
 
 from blocks import changes
 from blocks.errors import Conflict, HostFault
-from blocks.images import ImageStore
+from blocks.images import ImageStore, encryption
 from blocks.images.files import part_of, size_on_disk
 from blocks.images.progress import told_to
 from blocks.resources import DiskMode, ImageFormat
 from tasks.cache_cleaning import needed_bases
 from tests.unit.cli_store import Filled
-from tests.unit.hostile_images import PASSPHRASE, internal_luks
+from tests.unit.hostile_images import PASSPHRASE, QUICK_KEY, internal_luks
 from tests.waiting import eventually
 
 MIB = 1 << 20
 SIZE = 64 * MIB
 FORMATS = tuple(ImageFormat)
+
+
+@pytest.fixture(autouse=True)
+def _quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encryption, "LUKS", f"{encryption.LUKS},{QUICK_KEY}")
 
 
 def nowhere(_percent: float) -> None:

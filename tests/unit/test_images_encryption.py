@@ -11,10 +11,15 @@ import pytest
 from blocks.errors import UnsafeImage
 from blocks.images import encryption
 from blocks.resources.image import ImageFormat
-from tests.unit.hostile_images import PASSPHRASE, image, internal_luks
+from tests.unit.hostile_images import PASSPHRASE, QUICK_KEY, image, internal_luks
 from tests.unit.test_images_intake import ID, Lab, content_of, nothing
 
 PATTERN = bytes([7]) * 4096
+
+
+@pytest.fixture(autouse=True)
+def _quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encryption, "LUKS", f"{encryption.LUKS},{QUICK_KEY}")
 
 
 @pytest.fixture(name="lab")
