@@ -13,6 +13,7 @@ from tests.unit.hostile_images import image
 pytestmark = pytest.mark.host
 
 
+@pytest.mark.slow
 def test_versions_sharing_and_withdrawal(site: Site, tmp_path: Path) -> None:
     source = str(image("raw")(tmp_path))
     for version in ("12", "13"):

@@ -148,6 +148,7 @@ def test_the_kernel_is_let_near_what_was_built_here(site: Site, base: dict[str, 
         site.store.images.put(image)
 
 
+@pytest.mark.slow
 def test_killed_in_every_step_it_goes_on(site: Site, base: dict[str, Any]) -> None:
     del base
     before = site.files()
@@ -165,6 +166,7 @@ def test_killed_in_every_step_it_goes_on(site: Site, base: dict[str, Any]) -> No
     assert site.files() == before
 
 
+@pytest.mark.slow
 def test_a_failure_in_every_step_leaves_nothing(site: Site, base: dict[str, Any]) -> None:
     del base
     before = site.files()

@@ -90,6 +90,7 @@ def test_its_progress_is_drawn_in_bytes(site: Site, server: WebServer, tmp_path:
     site.require_nothing()
 
 
+@pytest.mark.slow
 def test_killed_in_every_step_it_goes_on(site: Site, tmp_path: Path) -> None:
     source = image("qcow2")(tmp_path)
     expected = content_of(source, "qcow2")
@@ -109,6 +110,7 @@ def test_killed_in_every_step_it_goes_on(site: Site, tmp_path: Path) -> None:
     site.require_nothing()
 
 
+@pytest.mark.slow
 def test_a_failure_in_every_step_leaves_nothing(site: Site, tmp_path: Path) -> None:
     source = image("vdi")(tmp_path)
     for step in STEPS:
@@ -139,6 +141,7 @@ def test_what_is_not_safe_leaves_nothing(site: Site, server: WebServer, tmp_path
     site.require_nothing()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -162,6 +165,7 @@ def test_what_is_refused(site: Site, words: tuple[str, ...], error: str) -> None
     site.require_nothing()
 
 
+@pytest.mark.slow
 def test_who_may(site: Site, server: WebServer, tmp_path: Path) -> None:
     """A member imports from URLs only: as root, Fifty Steps could read any file for them."""
     source = image("raw")(tmp_path)

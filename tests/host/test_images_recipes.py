@@ -12,7 +12,7 @@ import pytest
 from tests.host.image_site import Site, _site  # noqa: F401 - the fixture `site`
 from tests.image_maker import MIB, run
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 RECIPE = """base = "micro"
 name = "{name}"

@@ -97,6 +97,7 @@ def started(lab: Lab, end: bytes, says: str = BEGINS) -> Path:
     return directory / "console.log"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [POWER_OFF, REBOOT], ids=["shuts down", "reboots"])
 def test_what_it_installed_boots(lab: Lab, end: bytes) -> None:
     log = started(lab, end)

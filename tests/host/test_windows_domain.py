@@ -156,6 +156,7 @@ def test_an_empty_medium_is_no_installer_and_the_domain_runs_on(lab: Lab) -> Non
     assert lab.host.state(lab.id) == "running"
 
 
+@pytest.mark.slow
 def test_with_uefi_the_firmware_looks_for_a_boot_loader(lab: Lab) -> None:
     directory = lab.make_files()
     known = lab.host.capabilities()
