@@ -142,7 +142,9 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound(f"there is no image file {path}") from error
+        raise NotFound(
+            f"there is no image file {path}", hint="give the path of a file of this host, or a URL"
+        ) from error
     except OSError as error:
         raise UnsafeImage(f"{path} cannot be opened: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):

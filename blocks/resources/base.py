@@ -19,12 +19,14 @@ IMAGE_PATTERN = (
     r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
     r"(:[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?)?$"
 )
+_SHA256 = r"^[0-9a-f]{64}$"
 #: The patterns of names in words, for whoever gave one that does not match.
 PATTERNS = {
     _HOST_NAME: "lower-case letters, digits and hyphens, 63 at most, no hyphen at an end",
     NAME_PATTERN: "letters, digits, dot, underscore and hyphen, 63 at most, letter or digit at "
     "the ends",
     IMAGE_PATTERN: "a name, or NAME:VERSION",
+    _SHA256: "64 hexadecimal digits in lower case",
 }
 
 #: A host name label (RFC 1123): what a VM may be called, as the guest is called so too.
@@ -51,4 +53,4 @@ ImageReference = Annotated[
 #: `fa:16:3e:...`, lower case.
 MacAddress = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
