@@ -16,7 +16,7 @@ from blocks.errors import HostFault, Transient, UnsafeImage
 
 #: cloud-init 22.4 has 131 KiB, 24.4 has 150 KiB.
 SCHEMA_LIMIT = 1024 * 1024
-_LIMITS = Limits(memory_bytes=512 * 1024**2, cpu_s=10)
+LIMITS = Limits(memory_bytes=512 * 1024**2, cpu_s=10)
 _TIMEOUT_S = 120.0
 _ROOT = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ def violations(text: str, schema_file: Path) -> list[str]:
     question = json.dumps({"text": text, "schema": str(schema_file)})
     words = (sys.executable, "-m", "blocks.user_data.schema_process")
     try:
-        said = run(*words, stdin=question, cwd=_ROOT, limits=_LIMITS, timeout_s=_TIMEOUT_S)
+        said = run(*words, stdin=question, cwd=_ROOT, limits=LIMITS, timeout_s=_TIMEOUT_S)
     except (HostFault, Transient) as error:
         # What the process said may quote the user data.
         raise UnsafeImage(
