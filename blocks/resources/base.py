@@ -19,6 +19,7 @@ IMAGE_PATTERN = (
     r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
     r"(:[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?)?$"
 )
+PROPERTY_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 _SHA256 = r"^[0-9a-f]{64}$"
 #: The patterns of names in words, for whoever gave one that does not match.
 PATTERNS = {
@@ -26,6 +27,7 @@ PATTERNS = {
     NAME_PATTERN: "letters, digits, dot, underscore and hyphen, 63 at most, letter or digit at "
     "the ends",
     IMAGE_PATTERN: "a name, or NAME:VERSION",
+    PROPERTY_PATTERN: "lower-case letters, digits and underscores, 63 at most, a letter first",
     _SHA256: "64 hexadecimal digits in lower case",
 }
 

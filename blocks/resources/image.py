@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from blocks.resources.base import Resource, ResourceName, Sha256
+from blocks.resources.base import PROPERTY_PATTERN, Resource, ResourceName, Sha256
 
 #: What an image says of itself, `name=value`, as Glance's properties (`hw_disk_bus=virtio`).
-PropertyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+PropertyName = Annotated[str, StringConstraints(pattern=PROPERTY_PATTERN)]
 PropertyValue = Annotated[str, StringConstraints(pattern=r"^[ -~]{0,255}$")]
 Properties = Annotated[dict[PropertyName, PropertyValue], Field(max_length=64)]
 
