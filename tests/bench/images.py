@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ _MIB = 1024**2
 #: Where the file's content comes from: programs and libraries, as a guest's disk has them.
 _CONTENT = Path("/usr")
 _CHUNK = 1024**2
-_SAMPLE_S = 0.01
+_SAMPLE_S = 0.05
 _DISK_STEPS = (27, 28, 29, 30)
 #: The first step after those of a VM's disk and network, which they end before.
 _AFTER_DISKS = 41
@@ -184,7 +185,7 @@ class _Meter:
 
     def _watch(self) -> None:
         while not self._over.wait(_SAMPLE_S):
-            self._peak = max(self._peak, sum(map(_resident, _tree(self._pid))))
+            self._peak = max(self._peak, sum(map(_memory_of, _tree(self._pid))))
 
 
 def _tree(pid: int, parent: str = "") -> Iterator[int]:
@@ -217,10 +218,10 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _resident(pid: int) -> int:
-    """The bytes of a process that are in memory (proc(5), statm)."""
-    fields = _text(Path(f"/proc/{pid}/statm")).split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+def _memory_of(pid: int) -> int:
+    """A process's bytes in memory; what several share counts in parts (proc(5), Pss)."""
+    found = re.search(r"^Pss: +(\d+) kB$", _text(Path(f"/proc/{pid}/smaps_rollup")), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 @contextmanager
