@@ -119,6 +119,8 @@ def describe(finding: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     given = finding.get("input")
     if where.partition(".")[0] in _NEVER_SHOWN:
         return f"{where}: {message}"
+    if not where:
+        return message  # about several fields together
     if finding["type"] == "missing" or not isinstance(given, str | int | float):
         return f"{where}: {message}"
     shown = repr(given)

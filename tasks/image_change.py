@@ -62,6 +62,8 @@ def share(world: World, caller: Caller, request: ImageChange) -> str:
     """Let one more tenant use it. As a member of an image in Glance."""
     image = own_image(world.store, caller, request.name)
     other = world.store.tenants.id_of(request.tenant or "")
+    if other == image.tenant_id:
+        raise Conflict(f"the image {image.reference!r} is {request.tenant}'s own")
     if image.visibility == "public":
         raise Conflict(f"the image {image.reference!r} is public: every tenant can use it")
     shared = tuple(sorted({*image.shared_with, other}))

@@ -29,6 +29,7 @@ def test_versions_sharing_and_withdrawal(site: Site, tmp_path: Path) -> None:
         site.fifty("tenant", "token", "guests", "--role", role, "--save", f"guests-{role}")
     guest = ("--credentials", "guests-member")
     assert site.fifty("image", "show", "debian", *guest, code=1)["error"] == "NotFound"
+    assert site.fifty("image", "share", "debian:12", "default", code=1)["error"] == "Conflict"
     site.fifty("image", "share", "debian:12", "guests")
     assert site.fifty("image", "show", "debian", *guest)["version"] == "12"
     # Seen is not owned: nothing of it can be changed.

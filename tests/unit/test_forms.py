@@ -8,8 +8,9 @@ import pytest
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
-from blocks.resources import InjectedFile, JobRequest, VmRequest
+from blocks.resources import EditRequest, InjectedFile, JobRequest, VmRequest
 from deployments.served_flows import SERVED, ServedFlow
+from tasks.draft import describe_all
 
 MICRO: dict[str, Any] = {"name": "web", "image": "micro", "networks": ["lab"]}
 WITH_FORMS = [served for served in SERVED if served.name != "audit"]
@@ -65,3 +66,8 @@ def test_a_files_mode_is_octal_in_a_text_and_plain_bits_as_a_number() -> None:
         with pytest.raises(ValidationError):
             mode(wrong)
     assert InjectedFile.model_json_schema()["properties"]["mode"]["default"] == "0644"
+
+
+def test_what_is_wrong_with_several_fields_is_told_without_a_name() -> None:
+    [line] = describe_all(EditRequest, {"image": "a", "name": "b"})
+    assert line == "asks for no change: give inject, remove or generalise"
