@@ -109,6 +109,7 @@ def _unpack_installer(folder: Path) -> Path:
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
         "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
     }
     apt = ["-qq", *(word for name, said in options.items() for word in ("-o", f"{name}={said}"))]
     run("apt-get", *apt, "update")
