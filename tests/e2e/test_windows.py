@@ -84,7 +84,7 @@ def test_its_vm_has_the_machine_that_it_needs(
     assert clock_and_screens(cloud, "win") == ("localtime", 1)
     # What is plugged in later, and a start, compose its definition anew.
     cloud.fifty("vm", "attach-volume", "win", "--size", "1")
-    cloud.fifty("vm", "stop", "win")
+    cloud.world.hypervisor.destroy(vm["id"])
     cloud.fifty("vm", "start", "win")
     assert clock_and_screens(cloud, "win") == ("localtime", 1)
     assert cloud.ssh("win", "ls /sys/block/vdb/size") == "/sys/block/vdb/size\n"
