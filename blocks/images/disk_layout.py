@@ -93,6 +93,8 @@ def make_disk(tree: Path, disk: Path, size_mib: int, grows_to_gib: int) -> None:
     run(
         "unshare", "--mount", "--propagation", "private", "--",
         "sh", "-c", _INSTALL_LOADER, "sh", disk, str(offset), mount_point,
+        # Unmounting waits until the file system is on the disk.
+        timeout_s=600,
     )  # fmt: skip
     mount_point.rmdir()
 
