@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -203,6 +204,16 @@ def _of_ours(folder: Path) -> list[str]:
     return found
 
 
+def _seen_by(program: str, folder: Path) -> list[str]:
+    """The mounts that a program sees, which has to do with something in a folder."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = path.read_bytes().split(b"\0")
+            if words[0] == program.encode() and os.fsencode(folder) in b"\0".join(words):
+                return path.with_name("mounts").read_text().splitlines()
+    pytest.fail(f"no {program}")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_process_leaves_nothing_that_matters(
     disk: Path, exports: Exports, method: Method
@@ -212,6 +223,9 @@ def test_a_killed_process_leaves_nothing_that_matters(
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"root:")
         assert _of_ours(disk.parent)
+        if method is Method.NBD:
+            # A server that had to unmount what it serves would wait for itself for ever.
+            assert [one for one in _seen_by("nbdfuse", disk.parent) if "/tree" in one] == []
         process.send_signal(signal.SIGKILL)
     # The export's mount may stay, dead; the next one who comes ends it.
     deadline = time.monotonic() + 60

@@ -93,13 +93,22 @@ def _unmount(spec: dict[str, Any]) -> None:
 
 
 def _serve_nbd(spec: dict[str, Any]) -> None:
-    """Show the disk as the raw file: qemu-nbd serves it, nbdfuse makes a file of it."""
+    """Show the disk as the raw file: qemu-nbd serves it, nbdfuse makes a file of it.
+
+    Both are in mount namespaces of their own, without the guest's file systems: a killed nbdfuse
+    that was the last one in ours would have to unmount them before the kernel closes its side of
+    FUSE, so it would wait for itself for ever, and with it whoever looks at loop devices.
+    """
     socket = spec["socket"]
-    words = ["qemu-nbd", "--persistent", "--socket", socket, "--format", spec["format"]]
+    folder = os.path.dirname(spec["raw"])  # noqa: PTH120
+    # What nbdfuse mounts there is seen here, and what is unmounted here is unmounted there.
+    subprocess.run(["mount", "--bind", "--make-shared", folder, folder], check=True)
+    apart = ["unshare", "--mount", "--propagation", "unchanged", "--"]
+    words = [*apart, "qemu-nbd", "--persistent", "--socket", socket, "--format", spec["format"]]
     words += [] if spec["writable"] else ["--read-only"]
     server = subprocess.Popen([*words, spec["disk"]], stdin=subprocess.DEVNULL)
     _wait_for(socket, server)
-    words = ["nbdfuse", *([] if spec["writable"] else ["--readonly"])]
+    words = [*apart, "nbdfuse", *([] if spec["writable"] else ["--readonly"])]
     client = subprocess.Popen([*words, spec["raw"], "--unix", socket], stdin=subprocess.DEVNULL)
     _wait_for(spec["raw"], client)
     spec["programs"] = [client, server]
