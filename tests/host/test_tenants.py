@@ -213,7 +213,9 @@ def _filled(template: Any, tenancy: Tenancy, which: int) -> Any:  # noqa: ANN401
         return template.format(**names)
     if isinstance(template, Mapping):
         return {key: _filled(value, tenancy, which) for key, value in template.items()}
-    return [_filled(value, tenancy, which) for value in template]
+    if isinstance(template, list | tuple):
+        return [_filled(value, tenancy, which) for value in template]
+    return template
 
 
 def _neutral(said: str, tenancy: Tenancy) -> str:
