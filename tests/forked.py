@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,13 +52,18 @@ class ForkedCloud(Cloud):
 
 
 @contextmanager
-def forked(cloud: Cloud) -> Iterator[ForkedCloud]:
-    """The site with commands that cost no start of an interpreter."""
+def forked(cloud: Cloud, environment: Mapping[str, str] | None = None) -> Iterator[ForkedCloud]:
+    """The site with commands that cost no start of an interpreter.
+
+    Args:
+        cloud: The site.
+        environment: What its commands run in; none: what this process runs in.
+    """
     with (
         TemporaryDirectory() as folder,
         subprocess.Popen(
             [sys.executable, "-m", "tests.forked"],
-            env=cloud.environment(""),
+            env=cloud.environment("") if environment is None else environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
