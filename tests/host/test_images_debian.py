@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from blocks.errors import Unsupported
 from blocks.images import BuiltImage, DebianRecipe, ImageStore
 from blocks.images.exports import mount_points
 from blocks.resources import Image
@@ -112,7 +113,12 @@ def test_built_checked_and_booted(name: str, tmp_path: Path) -> None:
     store = ImageStore(tmp_path / "images", recipes=own.parent)
     recipe = store.recipes.find(name)
     assert isinstance(recipe, DebianRecipe)
-    built = store.build(name, IMAGE_ID, print)
+    try:
+        built = store.build(name, IMAGE_ID, print)
+    except Unsupported as lacking:
+        if name != "ubuntu":
+            raise
+        pytest.skip(f"no source of Ubuntu's packages within reach: {lacking}")
     assert built.cloud_init is not None
     assert all(one.there for modules in built.cloud_init.stages.values() for one in modules)
     assert store.cloud_config_schema(IMAGE_ID) is not None
