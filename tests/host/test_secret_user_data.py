@@ -89,7 +89,7 @@ def test_what_is_no_user_data_is_refused_and_not_quoted(
     ("fields", "line"),
     [
         (
-            {"user_data": f"#!{CANARY}", "user_data_secret": "for-guests"},
+            {"user_data": f"#!/bin/sh\n# {CANARY}", "user_data_secret": "for-guests"},
             "user_data_secret: is given beside user_data; only one of them can be",
         ),
         # A secret in place of the block's name is not repeated either.

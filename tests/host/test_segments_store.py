@@ -30,6 +30,7 @@ from tasks.steps_31_38_network import (
     remove_unused_segments,
     serve_dhcp,
 )
+from tasks.vm_build import VmBuild
 from tests import sessions
 from tests.host.fabric_lab import Guest, Wire, ip
 from tests.host.test_fabric_dhcp import take_lease
@@ -323,7 +324,9 @@ def test_each_host_answers_its_own_guests(two: list[Member]) -> None:
     server.close()
 
 
-def test_an_interface_in_a_network_that_its_host_had_nothing_of(two: list[Member]) -> None:
+def test_an_interface_in_a_network_that_its_host_had_nothing_of(
+    two: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Hot-plug on a host that is new to the network: it gets all that a guest there needs."""
     _near, far = two
     before, store = links(far.host), far.store
@@ -334,11 +337,15 @@ def test_an_interface_in_a_network_that_its_host_had_nothing_of(two: list[Member
     build, [port] = store.builds.get(instance.id), store.ports.of_device(instance.id)
     guest = far.host.cable(binding_of(store, port, build.name))
     plugged: list[InterfaceSpec] = []
+    # There is no guest: something that can be kept with the build.
+    monkeypatch.setattr(VmBuild, "top_layer", Path("/nowhere"))
+    kept = SimpleNamespace(model_dump=lambda **_: {})
+    kept.with_root_layer = lambda _layer: kept
     vars(far.world.hypervisor).update(
         attach_interface=lambda _id, spec: plugged.append(spec),
         detach_interface=lambda _id, spec: plugged.remove(spec),
         qemu_identity=lambda: (0, 0),
-        guest_spec=lambda *_: far.filled.image,  # something that can be kept with the build
+        guest_spec=lambda *_: kept,
         compose=lambda _spec: "",
     )
 
