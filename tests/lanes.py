@@ -40,6 +40,8 @@ LANE_2 = (
     "tests/service",
     "tests/matrix",
     "tests/e2e/test_concurrency.py",
+    "tests/e2e/test_certification.py",
+    "tests/e2e/test_snapshots.py",
     "tests/chaos",
 )
 #: Tests that have no site, and so no image.
