@@ -90,3 +90,26 @@ def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Unsupported):
         run("true", limits=Confinement(LIMITS))
+
+
+@pytest.mark.parametrize("limits", [LIMITS, Confinement(LIMITS)])
+def test_a_thread_costs_little_of_its_address_space(limits: Limits | Confinement) -> None:
+    """QEMU starts up to 64 where a disk is slow: each must not reserve a heap of its own."""
+    said = run(sys.executable, "-I", "-S", "-c", _THREADS, limits=limits)
+    assert said.stdout.split() == ["40"]
+    assert "MALLOC_ARENA_MAX" not in os.environ
+
+
+_THREADS = """
+import ctypes, threading
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+wait, own = threading.Barrier(40), []
+def hold():
+    own.append(libc.malloc(100))
+    wait.wait(60)
+threads = [threading.Thread(target=hold) for _ in range(40)]
+for each in threads: each.start()
+for each in threads: each.join()
+print(len(own))
+"""
