@@ -102,7 +102,7 @@ def _is_held(port: Port, held: set[str], routers: set[str]) -> bool:
 
 def _recorded(store: StateStore, ports: Iterable[Port], held: set[str]) -> Iterator[str]:
     for port in ports:
-        yield from _of_port(port)
+        yield port.id
     for network in store.networks.list():
         yield network.id
     for router in store.routers.list():
@@ -131,18 +131,11 @@ def _layers_of(store: StateStore, instance: Instance) -> Iterator[str]:
                 yield memory_name(snapshot.id)
 
 
-def _of_port(port: Port) -> Iterator[str]:
-    """The owners as which the host knows a port: its id, and its addresses."""
-    yield port.id
-    for fixed in port.addresses:
-        yield f"{port.network_id}/{fixed.address}"
-
-
 def _belonging(store: StateStore, ports: Iterable[Port], builds: set[str]) -> Iterator[str]:
     """The ids of what is recorded as a part of one of these VMs, networks or routers."""
     for port in ports:
         if port.device_id in builds or (port.kind is PortKind.DHCP and port.network_id in builds):
-            yield from _of_port(port)
+            yield port.id
     for volume in store.volumes.list():
         if volume.instance_id in builds:
             yield volume.id
@@ -150,10 +143,8 @@ def _belonging(store: StateStore, ports: Iterable[Port], builds: set[str]) -> It
 
 def _ids(build: Build) -> set[str]:
     """The ids of all that a build may have made, also where the record of it is gone."""
-    found = {build.id}
-    for document in build.plan.get("ports", []):
-        found |= set(_of_port(Port.model_validate(document)))
-    found |= {document["id"] for document in build.plan.get("volumes", [])}
+    made = [*build.plan.get("ports", []), *build.plan.get("volumes", [])]
+    found = {build.id, *(document["id"] for document in made)}
     if build.catalogue == "network":
         found.add(str(uuid.uuid5(uuid.UUID(build.id), "port dhcp")))
         if build.plan.get("router_is_new"):

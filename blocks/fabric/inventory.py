@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 
 from blocks import ages, changes, marks
 from blocks.errors import Conflict, InvalidRequest
-from blocks.fabric import files, legs, links, namespaces, nft, processes
+from blocks.fabric import files, legs, links, metadata, namespaces, nft, processes
 from blocks.fabric.dhcp import Dhcp
 from blocks.fabric.firewall import Firewall
 from blocks.fabric.links import with_links
@@ -164,14 +164,14 @@ class Inventory:
         ]
 
     def _of_guests(self) -> list[Found]:
-        """What is kept for each port, by its id, and for each address, by itself."""
+        """What is kept for each port, by its id; documents that say none are their network's."""
         found = []
         for network in self._networks():
             for path in sorted((network / "dhcp" / "hosts").glob("[0-9a-f]*")):
                 age = ages.of_file(path)
                 found.append(Found(kind=_RESERVATION, name=str(path), owner=path.name, age_s=age))
             for path in sorted((network / "metadata" / "guests").glob("[0-9]*")):
-                owner, age = f"{network.name}/{path.name}", ages.of_file(path)
+                owner, age = metadata.owner_of(path) or network.name, ages.of_file(path)
                 found.append(Found(kind=_DOCUMENTS, name=str(path), owner=owner, age_s=age))
         return found
 
@@ -226,12 +226,17 @@ class Inventory:
 
     def _remove_documents(self, found: Found) -> None:
         path = Path(found.name)
-        network, _, address = found.owner.partition("/")
+        network, address = path.parents[2].name, path.name
         if path != self._site.of_network(network) / "metadata" / "guests" / address:
             raise Conflict(f"the documents {found.name} are not ours")
-        self._firewall.forget_connections(network, address)
-        if files.remove_tree(path):
-            changes.record(f"Removed the metadata for {address}", ["rm", "-r", str(path)])
+        if not path.is_dir():
+            return
+        with self._site.locked(network):
+            if metadata.owner_of(path) not in (found.owner, None):
+                raise Conflict(f"the documents {found.name} are another port's by now")
+            self._firewall.forget_connections(network, address)
+            if files.remove_tree(path):
+                changes.record(f"Removed the metadata for {address}", ["rm", "-r", str(path)])
 
     def _remove_directory(self, found: Found) -> None:
         path = Path(found.name)

@@ -20,6 +20,8 @@ from blocks.fabric.processes import Server
 from blocks.fabric.site import Site
 from blocks.resources import Network, Port, PortBinding
 
+#: Beside the documents: the port that they are for. It is not among those that are served.
+OWNER = "port"
 _CONNECT_TIMEOUT_S = 2.0
 
 
@@ -80,6 +82,8 @@ class Metadata:
         with self._site.locked(port.network_id):
             for directory in self._of_port(port):
                 files.directory(directory, 0o755)
+                # First, so that what follows is never taken for a former port's.
+                files.write(directory / OWNER, port.id.encode())
                 changed = [
                     files.write(directory / name, content)
                     for name, content in sorted(documents.items())
@@ -93,10 +97,13 @@ class Metadata:
                     )
 
     def drop(self, port: Port) -> None:
-        """Forget what a port's guest is told; already gone is fine."""
+        """Forget what a port's guest is told; already gone is fine.
+
+        What another port put there stays: the address was given on since.
+        """
         with self._site.locked(port.network_id):
             for directory in self._of_port(port, make=False):
-                if files.remove_tree(directory):
+                if owner_of(directory) in (port.id, None) and files.remove_tree(directory):
                     changes.record(
                         f"Removed the metadata for {directory.name}", ["rm", "-r", str(directory)]
                     )
@@ -106,7 +113,8 @@ class Metadata:
         return [
             f"there is no metadata for {directory.name}"
             for directory in self._of_port(binding.port, make=False)
-            if not (directory / "meta_data.json").is_file()
+            if owner_of(directory) != binding.port.id
+            or not (directory / "meta_data.json").is_file()
         ]
 
     def server_differences(self, network: Network) -> list[str]:
@@ -136,6 +144,14 @@ class Metadata:
             self._documents(port.network_id)
         guests = self._site.of_network(port.network_id) / "metadata" / "guests"
         return [guests / str(fixed.address) for fixed in port.addresses]
+
+
+def owner_of(directory: Path) -> str | None:
+    """The port that an address' documents are for; None where they do not say."""
+    try:
+        return (directory / OWNER).read_text()
+    except FileNotFoundError:
+        return None
 
 
 def _listens() -> bool:

@@ -95,8 +95,7 @@ def of_port(site: Site, binding: PortBinding) -> list[Found]:
         parts.append(Found(kind="reservation", name=str(file), owner=port.id))
     for fixed in port.addresses:
         folder = directory / "metadata" / "guests" / str(fixed.address)
-        owner = f"{network.id}/{fixed.address}"
-        parts.append(Found(kind="metadata", name=str(folder), owner=owner))
+        parts.append(Found(kind="metadata", name=str(folder), owner=port.id))
     return parts
 
 

@@ -150,7 +150,6 @@ def test_strays_of_every_kind_are_removed_and_what_only_looks_like_them_is_not(
         words = ("--cidr", "10.77.8.0/24", "--router", "astray", "--external-network", "external")
         network = cloud.json("network", "create", "astray", *words)["id"]
         router = cloud.json("router", "show", "astray")["id"]
-        reserved = f"{stray['addresses'][0]['network_id']}/{address(stray)}"
         port, volume = stray["addresses"][0]["port_id"], stray["volumes"][0]["id"]
         [dhcp] = store.ports.list(kind=PortKind.DHCP, network_id=network)
         legs = {leg.id for leg in store.ports.of_device(router)}
@@ -172,7 +171,7 @@ def test_strays_of_every_kind_are_removed_and_what_only_looks_like_them_is_not(
             "namespace": {network, router},
             "process": {stray["id"], network},
             "reservation": {port},
-            "metadata": {reserved},
+            "metadata": {port},
             "port record": {stray["id"]},
             "claim": {stray["id"]},
             "quota claim": {stray["id"]},
@@ -209,7 +208,7 @@ def test_strays_of_every_kind_are_removed_and_what_only_looks_like_them_is_not(
         assert "Nothing is astray." in cloud.fifty("audit")
         assert others.seen() == looked
         # Its address can be leased to the next one: dnsmasq would keep it for an hour.
-        leases = cloud.home / "networks" / reserved.partition("/")[0] / "dhcp" / "leases"
+        leases = cloud.home / "networks" / stray["addresses"][0]["network_id"] / "dhcp" / "leases"
         eventually(lambda: address(stray) not in leases.read_text().split(), "free address", 30)
 
 
@@ -362,6 +361,26 @@ def test_what_an_undo_left_is_told_and_left_to_the_rollback(cloud: Cloud) -> Non
     cloud.fifty("vm", "rollback", "halfway")
     assert differences(before, cloud.inventory()) == []
     assert audit(cloud)["clean"]
+
+
+def test_what_an_undo_left_at_an_address_is_not_taken_for_its_next_owners(cloud: Cloud) -> None:
+    before = cloud.inventory()
+    cloud.fifty(*CREATE, "former", fault="36:raise,u35:raise", code=1)
+    [left] = audit(cloud, code=ASTRAY)["astray"]
+    assert left["kind"] == "metadata"
+    assert "`fifty vm rollback former` tries again" in left["why"]
+
+    vm = cloud.json(*CREATE, "next")
+    assert Path(left["name"]).name == address(vm), "the address was given on"
+    told = (Path(left["name"]) / "meta_data.json").read_text()
+    assert vm["id"] in told
+    assert audit(cloud)["clean"]
+
+    cloud.fifty("vm", "rollback", "former")
+    assert (Path(left["name"]) / "meta_data.json").read_text() == told
+    assert audit(cloud)["clean"]
+    cloud.fifty("vm", "delete", "next")
+    assert differences(before, cloud.inventory()) == []
 
 
 def test_a_failure_that_is_kept_can_be_looked_at_then_gone_on_with_or_undone(cloud: Cloud) -> None:
