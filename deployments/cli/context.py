@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -71,6 +71,15 @@ def require_root(what: str) -> None:
     """
     if os.geteuid() != 0:
         raise Denied(f"{what} changes this host, which only root may", hint="run it with sudo")
+
+
+def request_of(
+    credentials: str | None,
+    **fields: Any,  # noqa: ANN401 - as the request's are
+) -> dict[str, Any]:
+    """A flow's request: what of it was given, and whose it is; None is what was not given."""
+    given = {field: value for field, value in fields.items() if value is not None}
+    return {**given, "credentials": credentials_name(credentials)}
 
 
 def credentials_name(given: str | None) -> str:

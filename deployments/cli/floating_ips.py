@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from deployments.cli import documents, output
-from deployments.cli.context import AllTenants, Credentials, Json, credentials_name, require_root
+from deployments.cli.context import AllTenants, Credentials, Json, request_of, require_root
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
 
@@ -77,8 +77,7 @@ def delete(address: str, /, *, credentials: Credentials = None, json: Json = Fal
 
 def _change(action: str, credentials: str | None, **more: str | None) -> None:
     require_root("changing a floating IP")
-    wanted = {"action": action, "credentials": credentials_name(credentials), **more}
-    request = {key: value for key, value in wanted.items() if value is not None}
+    request = request_of(credentials, action=action, **more)
     run_flow("change_floating_ip", request).require_success()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployments.cli import image_views, output
-from deployments.cli.context import Credentials, Flag, Json, Several, credentials_name, require_root
+from deployments.cli.context import Credentials, Flag, Json, Several, request_of, require_root
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.image_import import properties_of
 from deployments.cli.scope import open_scope
@@ -113,11 +113,6 @@ def _change(
     require_root("changing an image")
     scope = open_scope(credentials)
     image = scope.image(name)
-    request = {
-        "action": action,
-        "name": image.id,
-        **{field: value for field, value in fields.items() if value is not None},
-        "credentials": credentials_name(credentials),
-    }
+    request = request_of(credentials, action=action, name=image.id, **fields)
     run_flow("change_image", request).require_success()
     image_views.tell(scope.store.images.get(image.id), json=json)

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from deployments.cli import image_views, output
-from deployments.cli.context import (
-    Credentials,
-    Flag,
-    Json,
-    Several,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import Credentials, Flag, Json, Several, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.files import Findings
 from deployments.cli.flow_runs import run_flow
@@ -39,9 +30,7 @@ def check(
         name: The image: NAME, NAME:VERSION or its id.
         method: The way in: debugfs, loop, nbd or libguestfs (default: debugfs where it can).
     """
-    request: dict[str, Any] = {"name": name, "credentials": credentials_name(credentials)}
-    if method is not None:
-        request["method"] = method
+    request = request_of(credentials, name=name, method=method)
     if detach:
         send("check-image", request, json=json, look=f"fifty image show {name}")
         return 0
@@ -83,20 +72,17 @@ def edit(
         method: The way in: debugfs, loop, nbd or libguestfs (default: debugfs where it can).
     """
     findings = Findings()
-    options: dict[str, Any] = {
-        "inject": [findings.injected(pair) for pair in inject or []] or None,
-        "remove": remove or None,
-        "generalise": generalise or None,
-        "version": version,
-        "method": method,
-    }
+    request = request_of(
+        credentials,
+        image=image,
+        name=name,
+        inject=[findings.injected(pair) for pair in inject or []] or None,
+        remove=remove or None,
+        generalise=generalise or None,
+        version=version,
+        method=method,
+    )
     findings.refuse()
-    request: dict[str, Any] = {
-        "image": image,
-        "name": name,
-        **{field: value for field, value in options.items() if value is not None},
-        "credentials": credentials_name(credentials),
-    }
     if detach:
         send("edit-image", request, json=json, look="fifty image list")
         return

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from blocks.errors import InvalidRequest
 from deployments.cli import image_views, output
-from deployments.cli.context import (
-    Credentials,
-    Flag,
-    Json,
-    Several,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import Credentials, Flag, Json, Several, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope
@@ -65,28 +57,25 @@ def import_(
         property: NAME=VALUE, what else is said of it.
     """
     path = source if "://" in source else str(Path(source).absolute())
-    options: dict[str, Any] = {
-        "format": format,
-        "sha256": sha256,
-        "version": version,
-        "to": to,
-        "passphrase_secret": passphrase_secret,
-        "min_disk_gib": min_disk,
-        "min_ram_mib": min_ram,
-        "os": os,
-        "login_user": login_user,
-        "sha256sums": sha256sums or None,
-        "compress": False if no_compress else None,
-        "encrypted": encrypted or None,
-        "visibility": "public" if public else None,
-        "properties": properties_of(property or []) or None,
-    }
-    request: dict[str, Any] = {
-        "name": name,
-        "source": path,
-        **{field: value for field, value in options.items() if value is not None},
-        "credentials": credentials_name(credentials),
-    }
+    request = request_of(
+        credentials,
+        name=name,
+        source=path,
+        format=format,
+        sha256=sha256,
+        version=version,
+        to=to,
+        passphrase_secret=passphrase_secret,
+        min_disk_gib=min_disk,
+        min_ram_mib=min_ram,
+        os=os,
+        login_user=login_user,
+        sha256sums=sha256sums or None,
+        compress=False if no_compress else None,
+        encrypted=encrypted or None,
+        visibility="public" if public else None,
+        properties=properties_of(property or []) or None,
+    )
     if detach:
         send("import-image", request, json=json, look="fifty image list")
         return

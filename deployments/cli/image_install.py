@@ -8,14 +8,7 @@ from typing import Any, Literal
 
 from blocks.errors import InvalidRequest
 from deployments.cli import image_views, output
-from deployments.cli.context import (
-    Credentials,
-    Flag,
-    Json,
-    Several,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import Credentials, Flag, Json, Several, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope
@@ -58,24 +51,21 @@ def install(
         timeout: Minutes that it may take (default: 180).
         login_user: Who one logs in as with the key (default: root; Windows: Administrator).
     """
-    options: dict[str, Any] = {
-        "answers": [_answer(Path(file)) for file in answers or []] or None,
-        "answers_label": label,
-        "windows": _windows(Path(windows)) if windows is not None else None,
-        "disk_gib": disk,
-        "vcpus": cpus,
-        "ram_mib": ram,
-        "firmware": firmware,
-        "virtio": False if no_virtio else None,
-        "timeout_min": timeout,
-        "login_user": login_user,
-    }
-    request: dict[str, Any] = {
-        "name": name,
-        "medium": str(Path(medium).absolute()),
-        **{field: value for field, value in options.items() if value is not None},
-        "credentials": credentials_name(credentials),
-    }
+    request = request_of(
+        credentials,
+        name=name,
+        medium=str(Path(medium).absolute()),
+        answers=[_answer(Path(file)) for file in answers or []] or None,
+        answers_label=label,
+        windows=_windows(Path(windows)) if windows is not None else None,
+        disk_gib=disk,
+        vcpus=cpus,
+        ram_mib=ram,
+        firmware=firmware,
+        virtio=False if no_virtio else None,
+        timeout_min=timeout,
+        login_user=login_user,
+    )
     if detach:
         send("install-image", request, json=json, look="fifty image list")
         return

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from deployments.cli import output
-from deployments.cli.context import Credentials, Json, credentials_name, require_root
+from deployments.cli.context import Credentials, Json, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope
@@ -32,13 +32,7 @@ def save(
         format: raw (sparse), or qcow2 (default: as it is in the catalogue, byte by byte).
     """
     target = file.absolute()
-    request: dict[str, Any] = {
-        "name": name,
-        "file": str(target),
-        "credentials": credentials_name(credentials),
-    }
-    if format is not None:
-        request["format"] = format
+    request = request_of(credentials, name=name, file=str(target), format=format)
     if detach:
         send("save-image", request, json=json, look=f"ls -l {target}")
         return

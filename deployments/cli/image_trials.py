@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from deployments.cli import image_views, output
-from deployments.cli.context import (
-    Credentials,
-    Flag,
-    Json,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import Credentials, Flag, Json, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope
@@ -40,12 +32,7 @@ def certify(
         flavor: Of the trial VM (default: the smallest whose disk is larger than the image's).
         timezone: The one that the image is meant to be in (default: UTC).
     """
-    options = {"flavor": flavor, "timezone": timezone}
-    request: dict[str, Any] = {
-        "name": name,
-        **{field: value for field, value in options.items() if value is not None},
-        "credentials": credentials_name(credentials),
-    }
+    request = request_of(credentials, name=name, flavor=flavor, timezone=timezone)
     if detach:
         send("certify-image", request, json=json, look=f"fifty image show {name}")
         return 0
@@ -86,14 +73,14 @@ def capture(
         as_it_is: Take nothing out.
         quiesce: Have the guest's agent flush and freeze its file systems for the moment.
     """
-    request: dict[str, Any] = {"vm": vm, "name": name}
-    if version is not None:
-        request["version"] = version
-    if as_it_is:
-        request["generalise"] = False
-    if quiesce:
-        request["quiesce"] = True
-    request["credentials"] = credentials_name(credentials)
+    request = request_of(
+        credentials,
+        vm=vm,
+        name=name,
+        version=version,
+        generalise=False if as_it_is else None,
+        quiesce=quiesce or None,
+    )
     if detach:
         send("capture-image", request, json=json, look="fifty image list")
         return

@@ -6,14 +6,7 @@ from pathlib import Path
 
 from blocks.resources.image import image_reference
 from deployments.cli import documents, image_chains, image_views, output
-from deployments.cli.context import (
-    AllTenants,
-    Credentials,
-    Flag,
-    Json,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import AllTenants, Credentials, Flag, Json, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
@@ -43,13 +36,13 @@ def build(
     """
     folder = Path(recipe).absolute() if "/" in recipe else None
     recipe = folder.name if folder else recipe
-    request: dict[str, object] = {"recipe": recipe, "credentials": credentials_name(credentials)}
-    if folder:
-        request["folder"] = str(folder)
-    if name is not None:
-        request["name"] = name
-    if rebuild:
-        request["rebuild"] = True
+    request = request_of(
+        credentials,
+        recipe=recipe,
+        folder=str(folder) if folder else None,
+        name=name,
+        rebuild=rebuild or None,
+    )
     if detach:
         send("build-image", request, json=json, look="fifty image list")
         return
@@ -132,7 +125,7 @@ def delete(name: str, /, *, credentials: Credentials = None, json: Json = False)
         name: The image: NAME, NAME:VERSION or its id.
     """
     require_root("deleting an image")
-    request = {"name": name, "credentials": credentials_name(credentials)}
+    request = request_of(credentials, name=name)
     run_flow("delete_image", request).require_success()
     if json:
         output.document({"name": name, "deleted": True})

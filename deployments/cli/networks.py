@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployments.cli import documents, network_views, output
-from deployments.cli.context import (
-    AllTenants,
-    Credentials,
-    Flag,
-    Json,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import AllTenants, Credentials, Flag, Json, request_of, require_root
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
 
@@ -132,7 +125,7 @@ def delete(
         name: The network's name or id.
     """
     require_root("deleting a network")
-    request = {"name": name, "credentials": credentials_name(credentials)}
+    request = request_of(credentials, name=name)
     run_flow("delete_network", request).require_success()
     if json:
         output.document({"name": name, "deleted": True})

@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from deployments.cli import documents, output
-from deployments.cli.context import (
-    AllTenants,
-    Credentials,
-    Json,
-    Several,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import AllTenants, Credentials, Json, Several, request_of, require_root
 from deployments.cli.files import Findings
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
@@ -118,13 +111,7 @@ def _change(
     **more: Any,  # noqa: ANN401 - fields of many types
 ) -> None:
     require_root("changing a router")
-    wanted = {
-        "action": action,
-        "name": name,
-        "credentials": credentials_name(credentials),
-        **more,
-    }
-    request = {key: value for key, value in wanted.items() if value is not None}
+    request = request_of(credentials, action=action, name=name, **more)
     run_flow("change_router", request).require_success()
     if action != "delete":
         _tell(name, credentials, json=json)

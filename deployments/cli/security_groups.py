@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from deployments.cli import documents, output
-from deployments.cli.context import AllTenants, Credentials, Json, credentials_name, require_root
+from deployments.cli.context import AllTenants, Credentials, Json, request_of, require_root
 from deployments.cli.files import Findings
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope, with_tenants
@@ -97,8 +97,7 @@ def delete(name: str, /, *, credentials: Credentials = None, json: Json = False)
 
 def _change(action: str, name: str, credentials: str | None, **more: str | int | None) -> None:
     require_root("changing a security group")
-    wanted = {"action": action, "name": name, "credentials": credentials_name(credentials), **more}
-    request = {key: value for key, value in wanted.items() if value is not None}
+    request = request_of(credentials, action=action, name=name, **more)
     run_flow("change_security_group", request).require_success()
 
 

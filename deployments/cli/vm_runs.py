@@ -8,12 +8,7 @@ from typing import Any
 from blocks.errors import FiftyError, InvalidRequest, NotFound
 from blocks.state import Build, StateStore
 from deployments.cli import documents, output
-from deployments.cli.context import (
-    Credentials,
-    Json,
-    credentials_name,
-    require_root,
-)
+from deployments.cli.context import Credentials, Json, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.drawing import Drawing, view_for
 from deployments.cli.flow_runs import Done, run_flow
@@ -117,7 +112,7 @@ def _again(
 ) -> None:
     """Run a flow on a VM that is there, and tell how it ended."""
     if detach:
-        request = {"name": name, "credentials": credentials_name(credentials)}
+        request = request_of(credentials, name=name)
         send(flow.replace("_", "-"), request, json=json, look=f"fifty vm steps {name}")
         return
     tell(_on(flow, title, name, credentials, as_json=json), json=json)
@@ -128,7 +123,7 @@ def _on(
 ) -> Mapping[str, Any]:
     """Run a flow on a VM that is there; how it ended."""
     require_root(f"`fifty vm {flow.removesuffix('_vm')}`")
-    request = {"name": name, "credentials": credentials_name(credentials)}
+    request = request_of(credentials, name=name)
     scope = open_scope(credentials)
     store, build_id = scope.store, scope.build(name).id
     snapshots = [one.name for one in store.snapshots.of(build_id)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from blocks.resources import Snapshot
 from deployments.cli import output
-from deployments.cli.context import Credentials, Flag, Json, credentials_name, require_root
+from deployments.cli.context import Credentials, Flag, Json, request_of, require_root
 from deployments.cli.detaching import Detach, send
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope
@@ -40,10 +40,14 @@ def create(
     """
     if internal and external:
         raise output.WrongUsage("--internal and --external are two kinds", "ask for one of them")
-    request: dict[str, Any] = {"vm": vm, "name": name, **_as(credentials)}
-    if internal:
-        request["kind"] = "internal"
-    request |= {field: True for field, on in (("memory", memory), ("quiesce", quiesce)) if on}
+    request = request_of(
+        credentials,
+        vm=vm,
+        name=name,
+        kind="internal" if internal else None,
+        memory=memory or None,
+        quiesce=quiesce or None,
+    )
     if _run("create-snapshot", request, vm, detach=detach, json=json):
         _tell(vm, name, credentials, json=json)
 
@@ -103,7 +107,7 @@ def revert(
         vm: The VM's name or id.
         name: The snapshot's name or id.
     """
-    request = {"vm": vm, "name": name, **_as(credentials)}
+    request = request_of(credentials, vm=vm, name=name)
     if _run("revert-snapshot", request, vm, detach=detach, json=json):
         _tell(vm, name, credentials, json=json)
 
@@ -125,7 +129,7 @@ def delete(
     """
     scope = open_scope(credentials)
     there = scope.store.snapshots.find(scope.vm(vm).id, name)
-    request = {"vm": vm, "name": name, **_as(credentials)}
+    request = request_of(credentials, vm=vm, name=name)
     if not _run("delete-snapshot", request, vm, detach=detach, json=json):
         return
     if json:
@@ -137,10 +141,6 @@ def delete(
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as `--json` gives it."""
     return snapshot.model_dump(mode="json", exclude={"interfaces"})
-
-
-def _as(credentials: str | None) -> dict[str, str]:
-    return {"credentials": credentials_name(credentials)}
 
 
 def _run(flow: str, request: dict[str, Any], vm: str, *, detach: bool, json: bool) -> bool:

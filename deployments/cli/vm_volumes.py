@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from deployments.cli import output
-from deployments.cli.context import Credentials, Flag, Json, credentials_name, require_root
+from deployments.cli.context import Credentials, Flag, Json, request_of, require_root
 from deployments.cli.flow_runs import run_flow
 from deployments.cli.scope import open_scope
 
@@ -62,8 +62,7 @@ def _change(
     **more: Any,  # noqa: ANN401 - fields of many types
 ) -> None:
     require_root("changing a VM's volumes")
-    wanted = {"action": action, "name": name, "credentials": credentials_name(credentials), **more}
-    request = {key: value for key, value in wanted.items() if value is not None}
+    request = request_of(credentials, action=action, name=name, **more)
     run_flow("change_volume", request).require_success()
 
 
