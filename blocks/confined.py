@@ -2,8 +2,10 @@
 
 Started as a program of its own (`python -I -S confined.py MEMORY CPU FILE READS WRITES PATH...
 WORD...`), before the program that it becomes: limits, a network namespace without any interface,
-and Landlock (landlock(7)), under which every file is out of reach that is not named, root or not.
-A kernel without Landlock leaves that part out.
+Landlock (landlock(7)), under which every file is out of reach that is not named, root or not, and
+a filter of system calls (seccomp(2)) that opens no socket: Landlock lets one connect to those of
+this host's services. A kernel without one of the two leaves that part out. A program of ours that
+has all of its modules confines itself (`confine`) before it reads what is not ours.
 
 It is started so often that what it imports counts: a few modules of the standard library, as
 light as there are (no json, no shutil, no typing: together they cost as much as all the rest).
@@ -12,6 +14,7 @@ light as there are (no json, no shutil, no typing: together they cost as much as
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import sys
@@ -22,6 +25,15 @@ _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 _NO_NEW_PRIVILEGES = 38
 _NEW_NETWORK = 0x40000000
+
+#: prctl(2), <linux/seccomp.h>, and opcodes of <linux/bpf_common.h>: what they answer a call with.
+_SET_SECCOMP, _FILTER = 22, 2
+_LOAD, _IF_EQUAL, _IF_NOT_LESS, _ANSWER = 0x20, 0x15, 0x35, 0x06
+_PASS, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EACCES
+#: By machine: the kernel's number for it (<linux/audit.h>), and that of socket(2) there.
+_SOCKETS = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+#: The first number of x32's calls, which are x86-64's once more; what else opens sockets.
+_SECOND_NUMBERS, _IO_URING_SETUP = 0x40000000, 425
 
 _EXECUTE, _WRITE, _READ, _READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE, _DEVICE_IOCTL = 1 << 14, 1 << 15
@@ -43,6 +55,19 @@ class _Beneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
+class _Instruction(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("if_so", ctypes.c_uint8),
+        ("if_not", ctypes.c_uint8),
+        ("operand", ctypes.c_uint32),
+    )
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("first", ctypes.POINTER(_Instruction)))
+
+
 def landlock_version(libc: ctypes.CDLL) -> int:
     """The kernel's version of Landlock; 0 where it has none, or it is off."""
     return max(0, int(libc.syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
@@ -53,7 +78,7 @@ def keeps_to_files() -> bool:
     return landlock_version(ctypes.CDLL(None, use_errno=True)) > 0
 
 
-def _keep_to(libc: ctypes.CDLL, program: str, reads: list[str], writes: list[str]) -> None:
+def _keep_to(libc: ctypes.CDLL, program: str | None, reads: list[str], writes: list[str]) -> None:
     version = landlock_version(libc)
     if version == 0:
         return
@@ -64,7 +89,8 @@ def _keep_to(libc: ctypes.CDLL, program: str, reads: list[str], writes: list[str
             _CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)), 0
         )
     )
-    allowed = dict.fromkeys((*_PROGRAMS, program), _EXECUTE | _READ | _READ_DIRECTORY)
+    programs = _PROGRAMS if program is None else (*_PROGRAMS, program)
+    allowed = dict.fromkeys(programs, _EXECUTE | _READ | _READ_DIRECTORY)
     allowed |= dict.fromkeys(_DEVICES, _READ | _WRITE)
     allowed |= dict.fromkeys(reads, _READ)
     allowed |= dict.fromkeys(writes, _READ | _WRITE | _TRUNCATE)
@@ -86,6 +112,28 @@ def _allow(libc: ctypes.CDLL, rules: int, path: str, rights: int) -> None:
     os.close(parent)
 
 
+def _open_no_socket(libc: ctypes.CDLL) -> None:
+    known = _SOCKETS.get(os.uname().machine)
+    if known is None:
+        return
+    machine, socket = known
+    lines = (
+        (_LOAD, 0, 0, 4),
+        # The calls of another machine that this one knows too have other numbers.
+        (_IF_EQUAL, 0, 4, machine),
+        (_LOAD, 0, 0, 0),
+        (_IF_NOT_LESS, 2, 0, _SECOND_NUMBERS),
+        (_IF_EQUAL, 1, 0, socket),
+        (_IF_EQUAL, 0, 1, _IO_URING_SETUP),
+        (_ANSWER, 0, 0, _REFUSE),
+        (_ANSWER, 0, 0, _PASS),
+    )
+    first = (_Instruction * len(lines))(*(_Instruction(*line) for line in lines))
+    set_to = libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(_Program(len(lines), first)), 0, 0)
+    if ctypes.get_errno() != errno.EINVAL:
+        _checked(set_to)
+
+
 def _checked(result: int) -> int:
     if result < 0:
         error = ctypes.get_errno()
@@ -103,6 +151,25 @@ def _find(program: str) -> str:
     sys.exit(f"the program {program} is not installed")
 
 
+def confine(program: str | None, reads: list[str], writes: list[str]) -> None:
+    """Confine this process, which has one thread, and all that it starts.
+
+    Args:
+        program: What it will become, if anything.
+        reads: The files that it may read.
+        writes: The files that it may read and write; they exist.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() == 0:
+        _checked(libc.unshare(_NEW_NETWORK))
+    _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+    _keep_to(libc, program, reads, writes)
+    _open_no_socket(libc)
+
+
 def main(words: list[str]) -> None:
     """Confine this process, and become the program.
 
@@ -114,12 +181,8 @@ def main(words: list[str]) -> None:
     memory, cpu, length, count, writable = words[:5]
     paths, rest = words[5:], int(count) + int(writable)
     reads, writes, command = paths[: int(count)], paths[int(count) : rest], paths[rest:]
-    libc = ctypes.CDLL(None, use_errno=True)
     program = _find(command[0])
-    if os.geteuid() == 0:
-        _checked(libc.unshare(_NEW_NETWORK))
-    _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
-    _keep_to(libc, program, reads, writes)
+    confine(program, reads, writes)
     limits = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CPU: cpu,

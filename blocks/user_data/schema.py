@@ -2,7 +2,7 @@
 
 The schema is the image's: another version knows other things. So it is content of an image,
 as little to be trusted as the user data: both go to a process of their own, with limits on
-time and memory, which fetches nothing that a schema may point to (`schema_process`).
+time and memory, which reaches nothing of this host or beyond it (`schema_process`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ def violations(text: str, schema_file: Path) -> list[str]:
     Raises:
         UnsafeImage: The schema is none, or the two take more time or memory than is given.
     """
-    question = json.dumps({"text": text, "schema": str(schema_file)})
-    words = (sys.executable, "-m", "blocks.user_data.schema_process")
+    words = (sys.executable, "-m", "blocks.user_data.schema_process", schema_file.absolute())
     try:
-        said = run(*words, stdin=question, cwd=_ROOT, limits=LIMITS, timeout_s=_TIMEOUT_S)
+        said = run(*words, stdin=json.dumps(text), cwd=_ROOT, limits=LIMITS, timeout_s=_TIMEOUT_S)
     except (HostFault, Transient) as error:
         # What the process said may quote the user data.
         raise UnsafeImage(

@@ -1,7 +1,11 @@
 """The process that holds a cloud-config against a schema; see `schema`.
 
-Standard input: a JSON document with `text` and `schema` (a path). Standard output: a JSON list
-of lines. They tell the place by what the schema knows, and by line number: never a value.
+Its argument is the schema's file, its standard input the cloud-config as a JSON string, its
+standard output a JSON list of lines. They tell the place by what the schema knows, and by line
+number: never a value.
+
+It confines itself before it reads either of them (see `blocks.confined`): from then on it opens
+no file but programs and their libraries, and no socket.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 from referencing import Registry
 
+from blocks.confined import confine
 from blocks.user_data.bounded_yaml import lines, load
 
 _MOST_LINES = 20
@@ -24,10 +29,12 @@ _MOST_WORDS = 12
 
 
 def main() -> None:
-    """Answer the one question on standard input."""
-    question = json.load(sys.stdin)
-    schema = json.loads(Path(question["schema"]).read_text(encoding="utf-8"))
-    said = load(question["text"])
+    """Answer the one question."""
+    with Path(sys.argv[1]).open(encoding="utf-8") as file:
+        confine(None, [], [])
+        schema = json.load(file)
+    text = json.load(sys.stdin)
+    said = load(text)
     # An empty registry: what a schema refers to outside of itself is not fetched, but an error.
     # As in cloud-init, what is `!!binary` is text too.
     texts = Draft4Validator.TYPE_CHECKER.redefine(
@@ -35,7 +42,7 @@ def main() -> None:
     )
     kind = extend(Draft4Validator, type_checker=texts)
     errors = kind(schema, registry=Registry()).iter_errors(_as_json(said or {}))
-    places = lines(question["text"])
+    places = lines(text)
     found = [_told(error, places) for error in _first(errors)]
     json.dump(list(dict.fromkeys(found)), sys.stdout)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -23,6 +24,12 @@ def _has_landlock() -> bool:
     return landlock_version(ctypes.CDLL(None, use_errno=True)) > 0
 
 
+def _has_seccomp() -> bool:
+    status = Path("/proc/self/status").read_text()
+    return "Seccomp:" in status and os.uname().machine == "x86_64"
+
+
+needs_seccomp = pytest.mark.skipif(not _has_seccomp(), reason="this kernel filters no calls")
 needs_landlock = pytest.mark.skipif(not _has_landlock(), reason="this kernel has no Landlock")
 
 
@@ -63,8 +70,40 @@ def test_it_has_no_network() -> None:
         port = str(server.getsockname()[1])
         words = ("/usr/bin/python3", "-I", "-S", "-c", script, port)
         run(*words, limits=LIMITS)
-        with pytest.raises(HostFault, match="unreachable"):
+        with pytest.raises(HostFault, match="Permission denied"):
             run(*words, limits=Confinement(LIMITS))
+
+
+@needs_seccomp
+@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET", "AF_NETLINK", "AF_PACKET"])
+def test_it_opens_no_socket(family: str, tmp_path: Path) -> None:
+    """Not that of a service of this host either, which has a path and needs no network."""
+    script = (
+        "import socket, sys\n"
+        "end = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)\n"
+        "if end.family == socket.AF_UNIX: end.connect(sys.argv[2])\n"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "service"))
+        words = ("/usr/bin/python3", "-I", "-S", "-c", script, family, tmp_path / "service")
+        if os.geteuid() == 0 or family != "AF_PACKET":
+            run(*words, limits=LIMITS)
+        with pytest.raises(HostFault, match="Permission denied"):
+            run(*words, limits=Confinement(LIMITS))
+
+
+@needs_seccomp
+@pytest.mark.parametrize("number", [0x4000_0029, 425], ids=["x32", "io_uring"])
+def test_there_is_no_way_round_to_a_socket(number: int) -> None:
+    script = (
+        "import ctypes, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "room = ctypes.create_string_buffer(4096)\n"
+        "said = libc.syscall(int(sys.argv[1]), 1, room if sys.argv[1] == '425' else 1, 0)\n"
+        "print(said, ctypes.get_errno())\n"
+    )
+    words = ("/usr/bin/python3", "-I", "-S", "-c", script, str(number))
+    assert run(*words, limits=Confinement(LIMITS)).stdout.split() == ["-1", str(errno.EACCES)]
 
 
 def test_its_file_has_an_end(tmp_path: Path) -> None:

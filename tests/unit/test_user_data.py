@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import subprocess
+import sys
 import time
 from base64 import b64encode
 from dataclasses import replace
@@ -19,6 +21,7 @@ from blocks.errors import InvalidRequest, UnsafeImage
 from blocks.user_data import USER_DATA_LIMIT, check_user_data, kinds_in, wrong_for_guest
 from blocks.user_data import schema as schemas
 from blocks.user_data.bounded_yaml import MOST_NODES, load
+from tests.unit.test_confined import needs_landlock, needs_seccomp
 
 CANARY = "s3cr3t-Tr1angle"
 CONFIG = f"#cloud-config\npassword: {CANARY}\n"
@@ -295,6 +298,44 @@ def test_a_hostile_schema_ends_in_bounded_time(
     with pytest.raises(UnsafeImage) as raised:
         wrong_for_guest(text, path)
     assert CANARY not in f"{raised.value.message} {raised.value.hint}"
+
+
+#: What reads the cloud-config, taken over by it: it tells what it can do by then.
+TAKEN_OVER = """
+import socket, sys
+from pathlib import Path
+from blocks.user_data import schema_process
+
+def taken_over(text):
+    said = [text]
+    for path in sys.argv[2:]:
+        for opening in ("rb", "ab"):
+            try:
+                open(path, opening).close()
+                said.append(f"{path} {opening}")
+            except PermissionError:
+                pass
+    for family in (socket.AF_UNIX, socket.AF_INET):
+        try:
+            socket.socket(family).close()
+            said.append(str(family))
+        except PermissionError:
+            pass
+    raise SystemExit(" ".join(said))
+
+schema_process.load = taken_over
+schema_process.main()
+"""
+
+
+@needs_landlock
+@needs_seccomp
+def test_what_takes_over_its_process_reaches_nothing(schema: Path, tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_text("secrets")
+    paths = [str(tmp_path / "state.db"), str(schema), __file__, "/etc/passwd", "/proc/1/environ"]
+    words = [sys.executable, "-c", TAKEN_OVER, str(schema), *paths]
+    done = subprocess.run(words, input='"hello"', capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "hello"
 
 
 def test_vendor_data_is_given_as_cloud_init_takes_it(tmp_path: Path) -> None:
