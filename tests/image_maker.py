@@ -38,7 +38,7 @@ class Part:
     Attributes:
         type: For sfdisk.
         tree: What its file system holds; None leaves it empty of any.
-        kind: `ext4`, `ext2`, `btrfs`, `swap`, or `raw:` and the content's beginning.
+        kind: `ext4`, `ext2`, `btrfs`, `vfat`, `swap`, or `raw:` and the content's beginning.
         options: More words for mke2fs.
         line: More fields of sfdisk's line.
     """
@@ -115,6 +115,11 @@ def _fill(path: Path, part: Part, offset: int, folder: Path) -> None:
         with path.open("r+b") as file:
             file.seek(offset)
             file.write(lone.read_bytes())
+    elif part.kind == "vfat":
+        drive = ("-i", f"{path}@@{offset}")
+        run("mformat", *drive, "-T", str(part.size_mib * MIB // 512), "-v", part.label, "::")
+        made = make_tree(folder, part.tree or {})
+        run("mcopy", "-s", *drive, *made.iterdir(), "::")
     elif part.kind == "swap":
         lone = path.with_name(f"{path.name}.swap")
         lone.touch()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from blocks import changes
-from blocks.errors import Conflict, UnsafeImage
 from blocks.images import disks, leftovers
 from blocks.images.access.base import Method
 from blocks.images.build import Builder, BuiltImage
@@ -256,38 +253,11 @@ class ImageStore:
             Denied: The method is none for an image that is not trusted.
             Unsupported: Nothing here can read its file systems.
         """
-        from blocks.images.access.opening import open_access
-        from blocks.images.check import CheckReport, look_at
-        from blocks.windows.check import WANTED, look_at_windows
-        from blocks.windows.disk import open_windows
+        from blocks.images.check.of_image import check_image
 
-        path = Path(image.path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != image.sha256:
-            raise Conflict(f"the file of the image {image.name!r} is not as it was recorded")
-        when = datetime.now(UTC)
-        if image.os == "windows":
-            with open_windows(path, image.format, self._exports, WANTED) as windows:
-                found = look_at_windows(windows)
-            return CheckReport(sha256=digest, checked_at=when, method="ntfscat", findings=found)
-        opening = open_access(path, image.format, self._exports, trusted=trusted, method=method)
-        with opening as guest:
-            return CheckReport(
-                sha256=digest,
-                checked_at=when,
-                method=guest.method,
-                findings=look_at(guest),
-                root=guest.mounts["/"].kind,
-                cloud_init=self._cloud_init(image.id, guest),
-            )
-
-    def _cloud_init(self, image_id: str, files: GuestFiles) -> CloudInit | None:
-        try:
-            return self.keep_cloud_init(image_id, files)
-        except UnsafeImage:
-            # The check's own points tell what is wrong with its files.
-            return None
+        return check_image(
+            image, self._exports, self.keep_cloud_init, trusted=trusted, method=method
+        )
 
     def inventory(self) -> list[Found]:
         """The catalogue's files, and what is being made: see `leftovers`."""

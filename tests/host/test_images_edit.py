@@ -15,7 +15,7 @@ from deployments import daemons
 from tests import sessions
 from tests.host.image_site import Site
 from tests.image_maker import MIB, Part, make_disk, run
-from tests.unit.test_image_check import CODE, GOOD
+from tests.unit.test_image_check import CODE, GOOD, esp
 from tests.unit.test_image_generalising import LIVED
 
 pytestmark = pytest.mark.host
@@ -73,6 +73,27 @@ def test_a_check_tells_what_is_wrong_and_is_kept(site: Site, base: dict[str, Any
     assert shown["injectable"]
     # Looking changes nothing.
     assert digest(shown) == base["sha256"]
+
+
+def test_a_disk_that_only_uefi_starts_is_told_with_the_command_that_helps(
+    site: Site, tmp_path: Path
+) -> None:
+    root = Part(GOOD, label="root", size_mib=24, modes={"root": 0o700, "tmp": 0o1777})
+    raw = make_disk(tmp_path / "disk", [esp(), root], "gpt")
+    site.fifty("image", "import", "modern", str(raw))
+    try:
+        report = site.fifty("image", "check", "modern", code=3)
+        failed = [one for one in report["findings"] if one["verdict"] == "fail"]
+        assert [one["point"] for one in failed] == ["boot-loader"]
+        command = failed[0]["hint"].strip("`").split()
+        assert command[0] == "fifty"
+        site.fifty(*command[1:])
+        report = site.fifty("image", "check", "modern")
+        loader = next(one for one in report["findings"] if one["point"] == "boot-loader")
+        assert loader["verdict"] == "pass"
+        assert "partition 1 holds EFI/BOOT/BOOTX64.EFI" in loader["evidence"]
+    finally:
+        site.fifty("image", "delete", "modern")
 
 
 def test_an_edit_makes_a_new_image_and_leaves_the_old_one(

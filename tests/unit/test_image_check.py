@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from blocks.errors import FiftyError, UnsafeImage
 from blocks.images.access.without_kernel import DebugfsAccess
 from blocks.images.check import POINTS, Finding, Verdict, look_at
+from blocks.images.check.firmware import Firmware, find_loaders
 from blocks.images.check.guest import read_yaml
 from blocks.images.check.initrd import names_in
 from tests.image_maker import MIB, Link, Part, Tree, make_disk, run
@@ -72,18 +74,21 @@ def look(
     tree: Tree,
     *,
     table: str = "dos",
+    before: tuple[Part, ...] = (),
     more: tuple[Part, ...] = (),
+    asked: str = "bios",
     code: bytes = CODE,
     line: str = ", bootable",
     after: Callable[[Path], None] | None = None,
 ) -> dict[str, Finding]:
     root = Part(tree, label="root", line=line, type="L", modes={"root": 0o700, "tmp": 0o1777})
-    disk = make_disk(disk_folder / "disk", [root, *more], table, code)
+    disk = make_disk(disk_folder / "disk", [*before, root, *more], table, code)
     if after is not None:
         after(disk)
+    firmware = Firmware(asked, "bookworm:2", find_loaders(disk, disk_folder))
     access = DebugfsAccess(disk, disk_folder)
     try:
-        return {one.point: one for one in look_at(access)}
+        return {one.point: one for one in look_at(access, firmware)}
     finally:
         access.close()
 
@@ -107,7 +112,7 @@ def without(*paths: str) -> Tree:
     return {path: content for path, content in GOOD.items() if path not in paths}
 
 
-FAIL, WARN, UNKNOWN = Verdict.FAIL, Verdict.WARN, Verdict.UNKNOWN
+PASS, FAIL, WARN, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.WARN, Verdict.UNKNOWN
 MAC = "52:54:00:12:34:56"
 KEY = "ssh-ed25519 AAAA somebody"
 #: A tree, the point that it breaks, how badly, and what the evidence has to say.
@@ -230,6 +235,77 @@ def test_other_tables(tmp_path: Path, table: str) -> None:
     wrong = bad(found)
     # Code in the first sector of an ext4 would be its boot sector: nobody starts that.
     assert wrong == ({} if table == "gpt" else {"boot-loader": FAIL})
+
+
+def esp(loader: str = "EFI/Boot/bootx64.efi", content: bytes = b"MZ\x90") -> Part:
+    """An EFI system partition with one file."""
+    return Part({loader: content + bytes(90_000)}, kind="vfat", label="EFI", type="U")
+
+
+SET = "`fifty image set bookworm:2 --property hw_firmware_type"
+LEGACY = ', attrs="LegacyBIOSBootable"'
+BIOS_BOOT = Part(kind="raw:", type="21686148-6449-6E6F-744E-656564454649", size_mib=1)
+#: What lies before the root, the first sector's code and the root's flag; what the image asks for;
+#: what is said of the boot loader, and the beginning of its hint.
+FIRMWARES: dict[str, tuple[tuple[Part, ...], bytes, str, str, Verdict, str, str]] = {
+    "uefi alone": ((esp(),), b"", "", "bios", FAIL, "have a BIOS", f"{SET}=uefi`"),
+    "uefi as asked": ((esp(),), b"", "", "uefi", PASS, "partition 1 holds EFI/BOOT/BOOTX64", ""),
+    "both, bios": ((esp(), BIOS_BOOT), CODE, "", "bios", PASS, "boot code", ""),
+    "both, uefi": ((BIOS_BOOT, esp()), CODE, "", "uefi", PASS, "partition 2 holds", ""),
+    "code without a loader": ((esp(),), CODE, "", "bios", WARN, "GPT without", "if only UEFI"),
+    "bios alone": ((), CODE, LEGACY, "uefi", FAIL, "no partition has a FAT", f"{SET}=bios`"),
+    "nothing": ((), b"", "", "uefi", FAIL, "no partition has a FAT", "install a boot loader"),
+    "a loader in NVRAM only": (
+        (esp("EFI/debian/shimx64.efi"),), b"", "", "uefi", FAIL,
+        "EFI/BOOT/BOOTX64.EFI is not there", "install the boot loader as on a removable",
+    ),
+    "no program": ((esp(content=b"no"),), b"", "", "uefi", FAIL, "is not there", "install the"),
+    "another word": ((esp(),), b"", "", "UEFI", FAIL, "hw_firmware_type=UEFI is", f"{SET}=bios`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FIRMWARES)
+def test_the_firmware_that_its_vms_get_finds_a_boot_loader(tmp_path: Path, case: str) -> None:
+    before, code, line, asked, verdict, said, hint = FIRMWARES[case]
+    found = look(tmp_path, GOOD, table="gpt", before=before, code=code, line=line, asked=asked)
+    assert bad(found) == ({} if verdict is PASS else {"boot-loader": verdict})
+    assert said in " ".join(found["boot-loader"].evidence)
+    assert found["boot-loader"].hint.startswith(hint)
+    assert found["boot-loader"].hint or verdict is PASS
+
+
+def test_an_mbr_with_an_efi_partition_that_is_no_fat(tmp_path: Path) -> None:
+    found = look(tmp_path, GOOD, before=(Part(kind="raw:", type="U"),), code=b"")
+    assert bad(found) == {"boot-loader": FAIL}
+    assert found["boot-loader"].hint == f"{SET}=uefi`"
+    assert "no partition has a FAT with EFI/BOOT/BOOTX64.EFI" in found["boot-loader"].evidence
+
+
+def test_a_fat_that_nobody_can_read(tmp_path: Path) -> None:
+    def damage(disk: Path) -> None:
+        with disk.open("r+b") as file:
+            file.seek(MIB + 11)
+            file.write(bytes(10))
+
+    found = look(tmp_path, GOOD, table="gpt", before=(esp(),), code=b"", asked="uefi", after=damage)
+    assert bad(found) == {"boot-loader": UNKNOWN}
+    assert "cannot be told" in " ".join(found["boot-loader"].evidence)
+
+
+def test_a_loader_is_not_looked_for_without_mtools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("debugfs", "stdbuf", "gzip"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+
+    def hidden(_disk: Path) -> None:
+        monkeypatch.setenv("PATH", str(programs))
+
+    found = look(tmp_path, GOOD, table="gpt", before=(esp(),), code=b"", asked="uefi", after=hidden)
+    assert bad(found) == {"boot-loader": UNKNOWN}
+    assert found["boot-loader"].hint.startswith("install mtools")
 
 
 def by_program(*words: str) -> Callable[[bytes], bytes]:

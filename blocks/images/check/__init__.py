@@ -7,6 +7,7 @@ import time
 from blocks.images.access.base import Access
 from blocks.images.check.boot import BOOT
 from blocks.images.check.cloud_init import CLOUD
+from blocks.images.check.firmware import Firmware
 from blocks.images.check.guest import Guest
 from blocks.images.check.leftovers import LEFTOVERS
 from blocks.images.check.network import NETWORK
@@ -19,13 +20,14 @@ _LONGEST_S = 300.0
 POINTS: tuple[Point, ...] = (*BOOT.all, *NETWORK.all, *CLOUD.all, *LEFTOVERS.all)
 
 
-def look_at(access: Access) -> tuple[Finding, ...]:
+def look_at(access: Access, firmware: Firmware | None = None) -> tuple[Finding, ...]:
     """Look at every point.
 
     Args:
         access: The image's files.
+        firmware: What will start it; none: a BIOS.
     """
-    guest = Guest(access)
+    guest = Guest(access, firmware or Firmware())
     deadline = time.monotonic() + _LONGEST_S
     return tuple(
         point.finding(guest) if time.monotonic() < deadline else point.passed_over()

@@ -7,12 +7,12 @@ from collections import Counter
 
 from blocks.errors import FiftyError
 from blocks.images.access.mount_table import MountLine, partition_of, read_fstab
+from blocks.images.check.firmware import look_at_firmware
 from blocks.images.check.guest import Guest
 from blocks.images.check.initrd import names_in
 from blocks.images.check.points import Points
 from blocks.images.check.report import Notes
 from blocks.images.file_systems import Kind
-from blocks.images.partitions import GPT_BIOS_BOOT, GPT_EFI, MBR_EFI, Table
 
 BOOT = Points()
 
@@ -41,20 +41,8 @@ def partition_table(guest: Guest, notes: Notes) -> None:
 
 @BOOT.point("boot-loader", "A boot loader starts it by itself")
 def boot_loader(guest: Guest, notes: Notes) -> None:
-    """Code for a BIOS or a partition for UEFI, its configuration, and the kernel it names."""
-    types = {one.type for one in guest.map.partitions}
-    efi = bool({GPT_EFI, MBR_EFI} & types)
-    if guest.map.boot_code:
-        notes.saw("the first sector holds boot code")
-    if efi:
-        notes.saw("there is an EFI system partition")
-    if not guest.map.boot_code and not efi:
-        notes.fail("neither boot code nor an EFI system partition", "install a boot loader")
-    elif guest.map.table is Table.GPT and not efi and GPT_BIOS_BOOT not in types:
-        if not any(one.bootable for one in guest.map.partitions):
-            notes.warn("GPT without BIOS boot partition or legacy boot flag")
-    elif guest.map.table is Table.MBR and not any(one.bootable for one in guest.map.partitions):
-        notes.warn("no partition is active: some boot loaders start none", "sfdisk --activate")
+    """What its VMs' firmware starts, its configuration, and the kernel it names."""
+    look_at_firmware(guest.map, guest.firmware, notes)
     if not guest.boot_configs:
         notes.fail("no configuration of grub, extlinux or systemd-boot", "install a boot loader")
     for path, text in guest.boot_configs:

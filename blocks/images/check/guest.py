@@ -11,6 +11,7 @@ import yaml
 
 from blocks.errors import FiftyError
 from blocks.images.access.base import Access
+from blocks.images.check.firmware import Firmware
 from blocks.images.partitions import Partition
 
 _UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
@@ -51,10 +52,12 @@ class Guest:
 
     Args:
         access: Its files.
+        firmware: What will start it.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, firmware: Firmware) -> None:
         self.access = access
+        self.firmware = firmware
         self.map = access.map
 
     @property
