@@ -82,14 +82,17 @@ def _cloud_init(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
 
 
 def _check(report: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]:
-    """The last static check: how many points, and each that is not as it should be."""
+    """The last static check: which Windows it is, and each point that is not as it should be."""
     if not report or not report["findings"]:
         return
+    for one in report["findings"]:
+        if one["point"] == "windows" and one["verdict"] != "fail":
+            yield "windows", "; ".join(one["evidence"])
     yield "checked", _sum(report)
     for one in report["findings"]:
         if one["verdict"] != "pass":
-            evidence = "; ".join(one["evidence"])
-            yield f"check {one['verdict']}", f"{one['title']}: {evidence}"
+            yield f"check {one['verdict']}", f"{one['title']}: {'; '.join(one['evidence'])}"
+            yield "  what to do", one["hint"]
 
 
 def check(report: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

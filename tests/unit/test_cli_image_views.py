@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from blocks.images.cloud_init import CloudInit, Module
 from deployments.cli import output
 from deployments.cli.image_views import check, facts
+from tests.unit.test_windows_check import looked, whole
 
 
 def test_stages_are_told_a_line_each_and_what_is_missing_is_marked() -> None:
@@ -40,14 +42,40 @@ def test_an_image_that_was_not_looked_into_has_none_of_it() -> None:
 
 
 def test_of_a_check_what_did_not_pass_is_told_a_line_each() -> None:
-    point = {"point": "x", "title": "No keys", "verdict": "fail", "evidence": ["/a", "/b"]}
-    findings = [point, {**point, "verdict": "pass"}, {**point, "verdict": "pass"}]
+    point = {"point": "x", "title": "No keys", "evidence": ["/a", "/b"], "hint": "remove them"}
+    findings = [{**point, "verdict": verdict} for verdict in ("fail", "pass", "pass")]
     check = {"findings": findings, "checked_at": "2026-11-22", "method": "debugfs"}
     assert list(facts({"name": "micro", "report": {"check": check}})) == [
         ("name", "micro"),
         ("checked", "1 fail, 2 pass (2026-11-22 00:00:00, by debugfs)"),
         ("check fail", "No keys: /a; /b"),
+        ("  what to do", "remove them"),
     ]
+
+
+@pytest.mark.parametrize("verdict", ["pass", "warn", "fail", "unknown"])
+def test_of_a_windows_it_is_told_which_one(verdict: str, tmp_path: Path) -> None:
+    hives = whole()
+    current = hives["SOFTWARE"]["Microsoft"]["Windows NT"]["CurrentVersion"]
+    if verdict == "warn":
+        current["EditionID"] = "ServerStandardEval"
+    if verdict == "fail":
+        del current["ProductName"]
+    if verdict == "unknown":
+        del hives["BCD"]
+    findings = [one.model_dump(mode="json") for one in looked(tmp_path, hives).values()]
+    check = {"findings": findings, "checked_at": "2026-11-22", "method": "ntfscat"}
+    told = list(facts({"name": "server", "os": "windows", "report": {"check": check}}))
+    which = [value for name, value in told if name == "windows"]
+    assert (
+        which
+        == {
+            "pass": ["Windows Server 2022 Standard, build 20348"],
+            "warn": ["Windows Server 2022 Standard, build 20348; EditionID: ServerStandardEval"],
+            "fail": [],
+            "unknown": ["Windows Server 2022 Standard, build 20348"],
+        }[verdict]
+    )
 
 
 def test_of_a_certificate_each_test_is_told_a_line_each() -> None:
