@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from blocks.credentials.block import FiftyCredentials
 from blocks.errors import Denied, NotFound
 from blocks.loading import load_block
@@ -36,6 +38,24 @@ def identify(store: StateStore, credentials: str) -> Caller:
         )
     store.tenants.note_credentials(token, credentials)
     check_enabled(caller)
+    return caller
+
+
+def admitted(build: Build, store: StateStore, action: str) -> Caller:
+    """Who asks for a build, recorded with it.
+
+    Args:
+        build: The build.
+        store: The state store.
+        action: What it does, as `POLICY` has it.
+
+    Raises:
+        Denied: They are not known, or may not.
+    """
+    caller = identify(store, build.credentials)
+    store.builds.note(build.id, caller=asdict(caller))
+    store.builds.update(build.id, tenant_id=caller.tenant_id)
+    check_policy(caller, action)
     return caller
 
 

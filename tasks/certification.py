@@ -22,10 +22,10 @@ from blocks.resources.image_trials import CertifyRequest
 from blocks.state import Build, StateStore
 from blocks.state.tables.base import now
 from blocks.world import World
+from tasks.access import admitted
 from tasks.certificate_build import CERTIFICATE, Certification, Trial
 from tasks.certificate_trials import ask, try_snapshot, try_volume
 from tasks.draft import describe_all
-from tasks.image_names import admitted
 from tasks.image_origin import own_image, require_active
 
 step = CERTIFICATE.stage("I")

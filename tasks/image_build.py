@@ -14,9 +14,10 @@ from blocks.images.recipe import recorded_recipe
 from blocks.resources import CaptureRequest, EditRequest, Image, ImageRequest, ImportRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
+from tasks.access import admitted
 from tasks.draft import describe_all
 from tasks.ends import Kind
-from tasks.image_names import admitted, named
+from tasks.image_names import named
 from tasks.policy import allows, check_policy
 from tasks.step import Catalogue
 from tasks.subject import BuildSubject

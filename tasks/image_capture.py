@@ -21,10 +21,11 @@ from blocks.resources import CaptureRequest, Image, ImageFormat
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from blocks.world import World
+from tasks.access import admitted
 from tasks.complete_vm import find_complete
 from tasks.draft import describe_all
 from tasks.image_build import forget_image, step
-from tasks.image_names import admitted, named
+from tasks.image_names import named
 from tasks.run import Runner
 from tasks.session import create, delete_build
 from tasks.snapshot_take import (

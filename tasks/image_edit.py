@@ -13,9 +13,10 @@ from blocks.images.stored import StoredImage
 from blocks.resources import EditRequest
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
+from tasks.access import admitted
 from tasks.draft import describe_all
 from tasks.image_build import forget_image, step
-from tasks.image_names import admitted, named
+from tasks.image_names import named
 from tasks.image_origin import EDIT_OF, find_image, is_trusted, require_active
 from tasks.step_progress import telling
 

@@ -14,9 +14,10 @@ from blocks.images.intake.reach import require_fetchable
 from blocks.resources import Image, ImageFormat, ImportRequest, SourceFormat
 from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
+from tasks.access import admitted
 from tasks.draft import describe_all
 from tasks.image_build import forget_image, remove_file, step
-from tasks.image_names import admitted, named
+from tasks.image_names import named
 from tasks.image_passphrase import read_passphrase
 from tasks.policy import check_policy
 from tasks.step_progress import telling

@@ -38,9 +38,10 @@ from blocks.state import Build, Caller, StateStore
 from blocks.state.tables.base import now
 from blocks.windows import WindowsAnswers, build_answers, build_drivers
 from blocks.world import World
+from tasks.access import admitted
 from tasks.draft import describe_all
 from tasks.image_build import forget_image, remove_file, step
-from tasks.image_names import admitted, named
+from tasks.image_names import named
 from tasks.step_progress import telling
 
 _GIB = 1024**3

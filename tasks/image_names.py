@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from blocks.resources import Image
 from blocks.resources.image import FIRST_VERSION
 from blocks.state import Build, Caller, StateStore
-from tasks.access import identify
-from tasks.policy import check_policy
-
-
-def admitted(build: Build, store: StateStore, action: str) -> Caller:
-    """Who asks for an image, recorded with its build.
-
-    Raises:
-        Denied: They are not known, or may not.
-    """
-    caller = identify(store, build.credentials)
-    store.builds.note(build.id, caller=asdict(caller))
-    store.builds.update(build.id, tenant_id=caller.tenant_id)
-    check_policy(caller, action)
-    return caller
 
 
 def named(

@@ -7,7 +7,6 @@ tenant network takes them all; an external network is the same without DHCP and 
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict
 from typing import Any
 
 from blocks.changes import record
@@ -24,12 +23,11 @@ from blocks.resources import (
 )
 from blocks.state import Build, Caller, StateStore
 from blocks.world import World
-from tasks.access import identify
+from tasks.access import admitted
 from tasks.draft import describe_all, refusal, valid_part
 from tasks.network_addresses import planned_subnet
 from tasks.network_build import NETWORK
 from tasks.network_request import problems
-from tasks.policy import check_policy
 from tasks.router_legs import add_interface, refresh_router
 from tasks.segments import realize_here
 
@@ -44,10 +42,7 @@ def validate_network(
 
     A type of network that this host cannot do is refused here, before there is anything.
     """
-    caller = identify(store, build.credentials)
-    store.builds.note(build.id, caller=asdict(caller))
-    store.builds.update(build.id, tenant_id=caller.tenant_id)
-    check_policy(caller, "network:create")
+    caller = admitted(build, store, "network:create")
     wrong = describe_all(NetworkRequest, form)
     request = valid_part(NetworkRequest, form)
     if request is not None:

@@ -5,25 +5,22 @@ By hand, as libvirt 9.0 cannot (see `blocks.hypervisor.snapshots`). The snapshot
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from blocks.errors import Conflict, HostFault, InvalidRequest
+from blocks.errors import Conflict, HostFault
 from blocks.hypervisor import disk_layers
 from blocks.resources import InstanceStatus, SnapshotReference
 from blocks.state import Build, StateStore
 from blocks.world import World
-from tasks.access import identify
-from tasks.complete_vm import find_complete, require_complete
-from tasks.draft import describe_all
+from tasks.complete_vm import require_complete
 from tasks.ends import Kind
-from tasks.policy import check_policy
 from tasks.snapshot_subject import (
     SnapshotSubject,
     has_no_network,
     note_layer,
     plugged_volumes,
+    read_request,
     require_settled,
     was_lost,
 )
@@ -70,15 +67,7 @@ def validate_revert(
     build: Build, form: dict[str, Any], world: World, store: StateStore
 ) -> dict[str, Any]:
     """Look at the whole request: the caller, the VM, and that it fits the snapshot."""
-    caller = identify(store, build.credentials)
-    store.builds.note(build.id, caller=asdict(caller))
-    store.builds.update(build.id, tenant_id=caller.tenant_id)
-    check_policy(caller, "revert:create")
-    wrong = describe_all(SnapshotReference, form)
-    if wrong:
-        raise InvalidRequest("the revert request is wrong", details=wrong)
-    request = SnapshotReference.model_validate(form)
-    vm = find_complete(store, caller, request.vm, build.credentials)
+    request, vm = read_request(SnapshotReference, build, form, store)
     snapshot = store.snapshots.find(vm.id, request.name)
     store.builds.update(build.id, name=f"{vm.name} {snapshot.name}")
     instance = store.instances.get(vm.id)

@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-from blocks.errors import Conflict, NotFound, Transient
+from blocks.errors import Conflict, InvalidRequest, NotFound, Transient
 from blocks.hypervisor import GuestSpec, LibvirtHost
 from blocks.hypervisor.instance_dirs import layer_name, memory_name, owner_of
 from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.hypervisor.snapshots import Snapshots
-from blocks.resources import Instance, InstanceStatus, Snapshot, Volume
-from blocks.state import StateStore, StepState
+from blocks.resources import (
+    Instance,
+    InstanceStatus,
+    Snapshot,
+    SnapshotReference,
+    SnapshotRequest,
+    Volume,
+)
+from blocks.state import Build, StateStore, StepState
 from blocks.state.snapshots import CATALOGUES
 from blocks.world import World
+from tasks.access import admitted
+from tasks.complete_vm import find_complete
+from tasks.draft import describe_all
 from tasks.leasing import holding
 from tasks.subject import BuildSubject
 from tasks.vm_restore import START_STEP
+
+_Request = TypeVar("_Request", SnapshotRequest, SnapshotReference)
+
+
+def read_request(
+    kind: type[_Request], build: Build, form: Mapping[str, Any], store: StateStore
+) -> tuple[_Request, Build]:
+    """The request, as the whole of its form says, and the build of the VM that it is about.
+
+    Args:
+        kind: The form's model.
+        build: The request's build; who asks is recorded with it.
+        form: The request.
+        store: The state store.
+
+    Raises:
+        Denied: Who asks is not known, or may not.
+        InvalidRequest: The form is wrong; the details name everything that is.
+        NotFound: There is no such VM.
+        Conflict: The VM is not complete, or on another host.
+    """
+    caller = admitted(build, store, f"{build.catalogue}:create")
+    wrong = describe_all(kind, form)
+    if wrong:
+        raise InvalidRequest(f"the {build.catalogue} request is wrong", details=wrong)
+    request = kind.model_validate(form)
+    return request, find_complete(store, caller, request.vm, build.credentials)
 
 
 def require_settled(subject: SnapshotSubject, top: Path) -> Path:

@@ -6,26 +6,23 @@ disk alone is a part of one, as in Nova: volumes have snapshots of their own in 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blocks.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from blocks.errors import Conflict, NotFound, Unsupported
 from blocks.hypervisor import disk_layers
 from blocks.resources import Snapshot, SnapshotRequest
 from blocks.state import Build, StateStore
 from blocks.state.tables.base import now
 from blocks.world import World
-from tasks.access import identify
-from tasks.complete_vm import find_complete, require_complete
-from tasks.draft import describe_all
+from tasks.complete_vm import require_complete
 from tasks.ends import Kind
-from tasks.policy import check_policy
 from tasks.snapshot_subject import (
     SnapshotSubject,
     note_layer,
     plugged_volumes,
+    read_request,
     require_settled,
 )
 from tasks.step import Catalogue
@@ -66,15 +63,7 @@ def validate_snapshot(
     build: Build, form: dict[str, Any], world: World, store: StateStore
 ) -> dict[str, Any]:
     """Look at the whole request: the caller, the VM, and what is possible with it now."""
-    caller = identify(store, build.credentials)
-    store.builds.note(build.id, caller=asdict(caller))
-    store.builds.update(build.id, tenant_id=caller.tenant_id)
-    check_policy(caller, "snapshot:create")
-    wrong = describe_all(SnapshotRequest, form)
-    if wrong:
-        raise InvalidRequest("the snapshot request is wrong", details=wrong)
-    request = SnapshotRequest.model_validate(form)
-    vm = find_complete(store, caller, request.vm, build.credentials)
+    request, vm = read_request(SnapshotRequest, build, form, store)
     store.builds.update(build.id, name=f"{vm.name} {request.name}")
     running = world.hypervisor.state(vm.id) in ("running", "paused")
     memory = running if request.kind == "internal" else request.memory
