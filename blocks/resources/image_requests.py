@@ -172,6 +172,6 @@ class ImageChange(Form):
         default=None, title="Login user", description="For set: who one logs in as with the key."
     )
     injectable: bool | None = Field(
-        default=None, title="Injectable", description="For set: its root file system is ext4."
+        default=None, title="Injectable", description="For set: its root is ext2, 3 or 4."
     )
     credentials: CredentialsName = "default"

@@ -78,9 +78,10 @@ def set(
         property: NAME=VALUE; with an empty value it is removed.
         min_disk: GiB that a flavor's disk has to have.
         min_ram: MiB that a flavor has to have.
-        os: The operating system.
+        os: The operating system: linux, windows, or another word.
         login_user: Who one logs in as with the key.
-        injectable: Its root file system is ext4, so that files can be put into it.
+        injectable: Its root file system is ext2, 3 or 4, so that files can be put into it; `check`
+            finds that out by itself.
         public: Every tenant can use it.
         private: Only its own tenant can use it.
     """

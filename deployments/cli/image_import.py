@@ -50,11 +50,11 @@ def import_(
         passphrase_secret: Name of a Prefect Secret block: opens an encrypted image, and
             encrypts any other one.
         min_disk: GiB that a flavor's disk has to have (default: its virtual size).
-        min_ram: MiB that a flavor has to have.
-        os: The operating system (default: linux).
+        min_ram: MiB that a flavor has to have (default: any).
+        os: The operating system: linux (default), windows, or another word.
         login_user: Who one logs in as with the key (default: root).
         public: Every tenant can use it.
-        property: NAME=VALUE, what else is said of it.
+        property: NAME=VALUE, what else is said of it, such as hw_firmware_type=uefi.
     """
     path = source if "://" in source else str(Path(source).absolute())
     request = request_of(

@@ -47,7 +47,8 @@ def install(
         cpus: Processors of the installer's machine (default: 2).
         ram: MiB of its memory (default: 2048).
         firmware: bios (default) or uefi; for Windows its answers say it.
-        no_virtio: The installer does not know virtio's disks.
+        no_virtio: The installer does not know virtio: the image's VMs get SATA disks and an
+            e1000e.
         timeout: Minutes that it may take (default: 180).
         login_user: Who one logs in as with the key (default: root; Windows: Administrator).
     """

@@ -70,7 +70,7 @@ def capture(
         vm: The VM's name or id.
         name: What the image is to be called.
         version: Tells it from others of its name (default: 1).
-        as_it_is: Take nothing out.
+        as_it_is: Take nothing out of it.
         quiesce: Have the guest's agent flush and freeze its file systems for the moment.
     """
     request = request_of(

@@ -119,7 +119,7 @@ def _tell(name: str, credentials: str | None, *, json: bool) -> None:
 
 
 def delete(name: str, /, *, credentials: Credentials = None, json: Json = False) -> None:
-    """Delete an image that no VM was made from.
+    """Delete an image that no VM is made from.
 
     Args:
         name: The image: NAME, NAME:VERSION or its id.

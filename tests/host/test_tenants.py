@@ -17,7 +17,8 @@ from prefect.logging.handlers import APILogHandler
 import flows
 from blocks.settings import Settings, settings
 from deployments import daemons
-from deployments.cli.app import _TREE, run
+from deployments.cli.app import run
+from deployments.cli.command_tree import TREE
 from deployments.setup import initialize
 from tests import sessions
 from tests.host.tenancy import Tenancy
@@ -202,7 +203,7 @@ def _all_flows() -> dict[str, Flow[Any, Any]]:
 
 
 def _all_commands() -> set[str]:
-    return {f"{group} {word}".strip() for group, words in _TREE.items() for word in words}
+    return {f"{group} {word}".strip() for group, words in TREE.items() for word in words}
 
 
 def _filled(template: Any, tenancy: Tenancy, which: int) -> Any:  # noqa: ANN401
