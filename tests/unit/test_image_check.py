@@ -292,6 +292,27 @@ def test_a_fat_that_nobody_can_read(tmp_path: Path) -> None:
     assert "cannot be told" in " ".join(found["boot-loader"].evidence)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_fat_is_told_of_in_time(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)  # noqa: S311 - no secret
+
+    def damage(disk: Path) -> None:
+        with disk.open("r+b") as file:
+            for _ in range(random.choice((1, 8, 64, 512))):
+                # Its first sector, its tables, and its root directory.
+                file.seek(MIB + random.choice((random.randrange(512), random.randrange(64 << 10))))
+                file.write(bytes([random.randrange(256)]))
+
+    found = look(tmp_path, GOOD, table="gpt", before=(esp(),), code=b"", asked="uefi", after=damage)
+    assert list(found) == [point.name for point in POINTS]
+
+
+def test_of_many_fats_some_are_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blocks.images.check.firmware._MOST_FATS", 1)
+    found = look(tmp_path, GOOD, table="gpt", before=(esp("a"), esp()), code=b"", asked="uefi")
+    assert bad(found) == {"boot-loader": FAIL}
+
+
 def test_a_loader_is_not_looked_for_without_mtools(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,10 @@ from blocks.images.partitions import GPT_BIOS_BOOT, GPT_EFI, MBR_EFI, DiskMap, T
 LOADER = "EFI/BOOT/BOOTX64.EFI"
 PROPERTY = "hw_firmware_type"
 #: It is copied no further: what a program for UEFI begins with (PE) is enough.
-_LIMITS = Limits(memory_bytes=256 * 1024**2, cpu_s=10, file_bytes=64 * 1024)
+_LIMITS = Limits(memory_bytes=256 * 1024**2, cpu_s=2, file_bytes=64 * 1024)
 _PROGRAM = b"MZ"
+#: More than any honest disk has: each may take its time.
+_MOST_FATS = 8
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,13 @@ def find_loaders(raw: Path, scratch: Path) -> dict[int, bool | None]:
         raw: The disk, or a view of it; one that is not trusted.
         scratch: A directory of the caller's.
     """
-    return {
-        one.number: _has_loader(raw, one.offset, scratch / "loader")
+    fats = [
+        one
         for one in read_map(raw).partitions
         if one.holds is not None and one.holds.kind is Kind.FAT
+    ]
+    return {
+        one.number: _has_loader(raw, one.offset, scratch / "loader") for one in fats[:_MOST_FATS]
     }
 
 
