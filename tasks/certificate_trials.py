@@ -44,6 +44,8 @@ from tasks.volume_change import attach_volume, detach_volume
 #: How long a disk that is plugged in may take to be seen by the guest.
 _APPEARS_S = 30
 _VOLUME_GIB = 1
+#: ssh(1): it could not go on, not what it ran.
+_SSH_LOST = 255
 _SNAPSHOT = "certificate"
 
 
@@ -66,7 +68,7 @@ class Asked:
 
 def ask(subject: Certification, injected: PurePosixPath) -> Asked:
     """Ask all that is decided by one login, and by the console's log."""
-    guest, token = the_guest(subject), str(subject.plan["token"])
+    guest = the_guest(subject)
     step = (guest.build.fault or {}).get("step")
     # Where step 49 has waited in vain already, nobody waits once more.
     limit = settings().ready_wait_s or guest.image.boot_timeout_s
@@ -87,17 +89,17 @@ def ask(subject: Certification, injected: PurePosixPath) -> Asked:
         stranger=greeting is not None and guest.lets_in_a_stranger(),
         console=last,
     )
-    wanted = _wanted(subject, guest, token, at)
+    wanted = _wanted(subject, guest, injected, at)
     outcomes = [key_login(login), boot_log(milestones(guest.console))]
     if login.let_in:
         outcomes += [test(said, wanted) for test in INSIDE.values()]
     else:
-        outcomes += not_run("nobody can log in", INSIDE)
+        outcomes += not_run("nobody can log in, so the guest cannot be asked", INSIDE)
     return Asked(login.let_in, at, _versions(said), outcomes)
 
 
-def _wanted(subject: Certification, guest: Guest, token: str, at: datetime) -> Wanted:
-    image = guest.image
+def _wanted(subject: Certification, guest: Guest, path: PurePosixPath, at: datetime) -> Wanted:
+    image, token = guest.image, str(subject.plan["token"])
     injected = bool(guest.build.request.get("inject"))
     marker = subject.store.journal.entries(guest.build.id, guest.build.generation)
     ready = any(entry.step == 49 and entry.state == "done" for entry in marker)
@@ -106,8 +108,13 @@ def _wanted(subject: Certification, guest: Guest, token: str, at: datetime) -> W
         disk_gib=subject.flavor.disk_gib,
         zone=subject.certify_request.timezone,
         at=at,
+        path=str(path),
         injected=token if injected else None,
-        why_not_injected="it is encrypted" if image.encrypted else "its root is not known for ext4",
+        why_not_injected=(
+            "nothing can be written into an image that is encrypted"
+            if image.encrypted
+            else "nothing can be written into it before it boots: its root is not known for ext4"
+        ),
         script=token,
         marker=(image.ready_marker or "") if ready else "",
     )
@@ -145,8 +152,12 @@ def _said(done: Execution) -> str:
         _Failed: It did not.
     """
     if done.exit_code != 0:
-        code = "was given up" if done.exit_code is None else f"ends with {done.exit_code}"
-        raise _Failed(f"the guest's shell {code}: {line_of(done.output)}")
+        why = f"what the guest was to do ended with {done.exit_code}"
+        if done.exit_code is None:
+            why = "what the guest was to do was given up"
+        if done.exit_code == _SSH_LOST:
+            why = "the guest was lost: ssh ended with 255"
+        raise _Failed(f"{why}: {line_of(done.output) or 'nothing was said'}")
     return done.output.strip()
 
 

@@ -202,7 +202,7 @@ def _tried(
 ) -> list[dict[str, Any]]:
     """The outcome of a trial that needs a login, noted with the certification."""
     reached = subject.plan["reached"]
-    outcomes = [trial()] if reached else not_run("nobody can log in", [test])
+    outcomes = [trial()] if reached else not_run("nobody can log in, so it cannot be tried", [test])
     told = _told(outcomes)
     store.builds.note(subject.build_id, **{test: told})
     return told
@@ -248,7 +248,11 @@ def record_certificate(
             }
             for one in certificate.tests
         ],
-        description=f"{image.reference}: {certificate.summary}; {image.sha256}",
+        description=(
+            f"**{image.reference}** {'has' if certificate.passed else 'has not'} passed: "
+            f"{certificate.summary}. Booted as {subject.flavor.name}; this holds for the file "
+            f"with the SHA-256 {image.sha256}."
+        ),
     )
     return document
 

@@ -45,7 +45,8 @@ def certify(
     if json:
         output.document(held)
     else:
-        output.facts(image_views.certificate(held, image.sha256))
+        told = image_views.certificate(held, image.sha256)
+        output.facts([("image", image.reference), *told])
     return 0 if held["passed"] else NOT_PASSED
 
 

@@ -12,6 +12,12 @@ from deployments.cli import documents, output
 
 _LONG = ("report", "certificate", "chain")
 _MIB = 1024**2
+#: What a certificate tells of the guest, beside what it tells of the host.
+_OF_THE_GUEST: Mapping[str, str] = {
+    "guest": "in the guest",
+    "kernel": "the guest's kernel",
+    "cloud-init": "the guest's cloud-init",
+}
 #: How fields end that hold a figure, and how it is told.
 _UNITS: Mapping[str, Callable[[int], str]] = {
     "_bytes": lambda value: f"{value / _MIB:.1f} MiB ({value} bytes)",
@@ -124,7 +130,8 @@ def certificate(held: Mapping[str, Any] | None, sha256: object) -> Iterator[tupl
     counts = _counts(one["verdict"] for one in held["tests"])
     at = datetime.fromisoformat(held["certified_at"]).isoformat(" ", "seconds")
     yield "certificate", f"{word}{other}: {counts} ({at}, flavor {held['flavor']})"
-    yield "tested with", ", ".join(f"{name} {one}" for name, one in held["versions"].items())
+    known = held["versions"].items()
+    yield "tested with", ", ".join(f"{_OF_THE_GUEST.get(name, name)} {one}" for name, one in known)
     for one in held["tests"]:
         yield f"test {one['verdict']}", f"{one['title']}: {'; '.join(one['evidence'])}"
         yield "  what to do", one["hint"]

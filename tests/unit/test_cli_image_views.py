@@ -95,7 +95,7 @@ def test_of_a_certificate_each_test_is_told_a_line_each() -> None:
     }
     assert [pair for pair in facts({"sha256": "a", "certificate": held}) if pair[1]][1:] == [
         ("certificate", "not passed: 2 pass, 1 fail (2026-11-23 03:14:15+00:00, flavor tiny)"),
-        ("tested with", "qemu 7.2, kernel 6.1"),
+        ("tested with", "qemu 7.2, the guest's kernel 6.1"),
         ("test pass", "the time zone is right: date; UTC"),
         ("test fail", "the time zone is right: date; UTC"),
         ("  what to do", "set it"),

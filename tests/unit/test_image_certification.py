@@ -76,8 +76,8 @@ DEBIAN: Mapping[str, str] = {
     "release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian',
 }
 WANTED = Wanted(
-    name="trial", disk_gib=1, zone="UTC", at=AT, injected=TOKEN, why_not_injected="",
-    script=TOKEN, marker="FIFTY-MARK ready",
+    name="trial", disk_gib=1, zone="UTC", at=AT, path="/etc/it", injected=TOKEN,
+    why_not_injected="", script=TOKEN, marker="FIFTY-MARK ready",
 )  # fmt: skip
 GUESTS = {"micro": (MICRO, WANTED), "debian": (DEBIAN, replace(WANTED, disk_gib=5, marker=""))}
 LOGIN = Login(banner="SSH-2.0-dropbear", let_in=True, said="", stranger=False)
@@ -156,6 +156,8 @@ def test_a_broken_guest_fails_exactly_that_test(
     found = outcomes({**said, **changed}, wanted)
     assert of(Verdict.FAIL, found) == {test}
     assert of(Verdict.PASS, found) == set(TESTS) - {test}
+    # An operator is told what to do, where there is something to be done.
+    assert all(bool(one.hint) == (one.test == test) for one in found)
 
 
 #: What is seen of it from outside, by the test that has to fail.
@@ -173,6 +175,7 @@ def test_what_is_seen_from_outside_fails_exactly_that_test(test: str) -> None:
     assert of(Verdict.FAIL, found) == {test}
     [failed] = [one for one in found if one.test == test]
     assert any(word in failed.evidence[-1] for word in ("nobody gave", "kernel", "answer", "disk"))
+    assert failed.hint
     assert of(Verdict.PASS, found) == set(TESTS) - {test}
 
 
@@ -228,7 +231,7 @@ def test_a_certificate_is_for_one_file_and_for_all_tests() -> None:
     assert other == "its certificate is for another file"
     failed = certify(image(), AT, "tiny", {}, outcomes({**MICRO, "tmp": "left"}))
     why = why_not_certified(image(certificate=failed.model_dump(mode="json")))
-    assert why == "its certification failed: the directory /tmp is clean"
+    assert why == "its certification failed: it is not so that the directory /tmp is clean"
     assert not certify(image(), AT, "tiny", {}, outcomes(MICRO)[1:]).passed
 
 

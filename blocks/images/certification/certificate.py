@@ -128,7 +128,8 @@ def why_not_certified(image: Image) -> str | None:
         return "its certificate is for another file"
     if not held.passed:
         failed = [one.title for one in held.tests if one.verdict is Verdict.FAIL]
-        return f"its certification failed: {'; '.join(failed) or 'not all of it was run'}"
+        why = f"it is not so that {'; '.join(failed)}" if failed else "not all of it was run"
+        return f"its certification failed: {why}"
     return None
 
 
@@ -161,7 +162,7 @@ class Notes:
         Nothing that was seen is no success.
         """
         if not self._evidence:
-            self.fail("the guest told nothing of it")
+            self.fail("the guest told nothing of it", "log in to a VM of it, and ask there")
         return self._as(self._verdict)
 
     def not_applicable(self, why: str) -> Outcome:

@@ -36,7 +36,8 @@ class Wanted:
         disk_gib: Its flavor's disk.
         zone: The time zone that it should be in.
         at: The host's time when the guest was asked.
-        injected: What the injected file holds; None where none could be.
+        path: Where the injected file is.
+        injected: What it holds; None where none could be injected.
         why_not_injected: Why.
         script: What the user data's script wrote.
         marker: What the end of the image's own first-boot work looks like on the console, a
@@ -47,6 +48,7 @@ class Wanted:
     disk_gib: int
     zone: str
     at: datetime
+    path: str
     injected: str | None
     why_not_injected: str
     script: str
@@ -60,31 +62,30 @@ def injected(said: Mapping[str, str], wanted: Wanted) -> Outcome:
         return notes.not_applicable(wanted.why_not_injected)
     content, _newline, code = said.get("injected", "").rpartition("\nexit ")
     if code == "0" and content == wanted.injected:
-        notes.saw(f"its content is as it was written: {content}")
+        notes.saw(f"{wanted.path} holds what was written into it before the boot: {content}")
     else:
-        notes.fail(
-            f"it was to hold {wanted.injected!r}, and cat says: {said.get('injected', '')}",
-            "what runs at boot removes or covers it; /run and /tmp are no places for files",
-        )
+        hint = "look for what removes or changes it at boot, or mounts something over it"
+        notes.fail(f"{wanted.path} was to hold {wanted.injected}", hint)
+        notes.fail(f"read in the guest: {said.get('injected') or 'nothing'}")
     return notes.outcome()
 
 
 def first_boot(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     """Whether cloud-init, or the image's own like of it, has run, and with what result."""
     notes = Notes("cloud-init")
+    hint = "what the image has in cloud-init's place has to read the config drive and to run it"
     if said.get("agent"):
         _cloud_init(said, notes)
+        hint = "cloud-init's module scripts-user has to run it, in its final stage"
+    elif wanted.marker:
+        notes.saw(f"the image has a program of its own for it; its end was told: {wanted.marker}")
     else:
-        told = f"; its end is told on the console: {wanted.marker}" if wanted.marker else ""
-        notes.saw(f"no cloud-init, but first-boot work of its own{told}")
+        notes.saw("there is no cloud-init in the image")
     if said.get("script", "").strip() == wanted.script:
-        notes.saw("the script in the user data was carried out")
+        notes.saw("the script in the user data was run")
     else:
-        notes.fail(
-            f"the script in the user data was not carried out: {said.get('script', '')}",
-            "cloud-init's module scripts-user runs it, in the final stage; without cloud-init "
-            "nobody tells the guest its name and keys",
-        )
+        left = said.get("script") or "nothing"
+        notes.fail(f"the script in the user data was not run; read from its file: {left}", hint)
     return notes.outcome()
 
 
@@ -92,7 +93,7 @@ def _cloud_init(said: Mapping[str, str], notes: Notes) -> None:
     result = _json(said.get("result", "")).get("v1")
     if not isinstance(result, dict):
         notes.fail(
-            f"cloud-init is there, and has not come to an end: {said.get('status', '')}",
+            f"cloud-init is there, and has not come to an end: {said.get('status') or 'no status'}",
             "`cloud-init status --long` in a guest tells where it stands",
         )
         return
@@ -109,11 +110,11 @@ def host_name(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     notes = Notes("host-name")
     name = said.get("hostname", "").strip()
     if name.partition(".")[0] == wanted.name:
-        notes.saw(f"hostname says {name}")
+        notes.saw(f"the command hostname says {name}, as the VM is called")
     else:
         notes.fail(
-            f"the VM is {wanted.name}, and hostname says {name or 'nothing'}",
-            "cloud-init's set_hostname does it; preserve_hostname keeps it from that",
+            f"the VM is called {wanted.name}, and the command hostname says {name or 'nothing'}",
+            "cloud-init's module set_hostname sets it, unless preserve_hostname is true",
         )
     return notes.outcome()
 
@@ -125,20 +126,21 @@ def time_zone(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     try:
         seconds, offset = int(words[0][:_DIGITS]), words[1]
     except (IndexError, ValueError):
-        notes.fail(f"date says {said.get('clock') or 'nothing'}")
+        told = said.get("clock") or "nothing"
+        notes.fail(f"the command date says {told}", "it has to know %s, %z and %Z")
         return notes.outcome()
     right = wanted.at.astimezone(ZoneInfo(wanted.zone)).strftime("%z")
     if offset == right:
-        notes.saw(f"date is in {' '.join(words[1:])}, as {wanted.zone} is")
+        notes.saw(f"its zone is {' '.join(words[1:])}, and {right} is right for {wanted.zone}")
     else:
         notes.fail(
-            f"date is in {' '.join(words[1:])}, and {wanted.zone} is {right}",
-            "set /etc/localtime; --timezone says which zone an image is meant to be in",
+            f"its zone is {' '.join(words[1:])}; {wanted.zone} was expected, which is {right}",
+            "set /etc/localtime in the image; or certify it with --timezone and the zone it is for",
         )
     late = seconds - wanted.at.timestamp()
     if abs(late) > _CLOCK_S:
         notes.fail(
-            f"its clock is {late:+.0f} s off",
+            f"its clock is {late:+.0f} s off the host's",
             "the guest takes the hardware clock for local time: it is UTC",
         )
     return notes.outcome()
@@ -149,14 +151,19 @@ def root_size(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     notes = Notes("root-size")
     found = re.search(r"^\S+ +(\d{1,18}) +\d+ +\d+ +\S+ +/$", said.get("root", ""), re.MULTILINE)
     if found is None:
-        notes.fail(f"df says {said.get('root') or 'nothing'}")
+        told = said.get("root") or "nothing"
+        notes.fail(f"the command df says {told}", "it has to know -P and -k")
         return notes.outcome()
     size = int(found[1]) * 1024
     words = f"{size / GIB:.2f} GiB of the flavor's {wanted.disk_gib} GiB"
     if size >= _LEAST_OF_DISK * wanted.disk_gib * GIB:
         notes.saw(words)
     else:
-        notes.fail(words, "growpart has to grow the partition, and resizefs the file system")
+        notes.fail(
+            words,
+            "at boot the partition has to grow (cloud-init's module growpart), and then the file "
+            "system (its module resizefs)",
+        )
     return notes.outcome()
 
 
@@ -167,7 +174,7 @@ def fstab(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     mounted = {words[1]: words for line in _lines(said, "mounts") if len(words := line.split()) > 3}
     root = mounted.get("/")
     if root is None:
-        notes.fail("nothing is mounted on / in /proc/mounts")
+        notes.fail("nothing is mounted on /, says /proc/mounts", "/proc has to be mounted")
     elif "rw" not in root[3].split(","):
         notes.fail(f"/ is mounted read-only: {' '.join(root)}", "its fsck failed, or fstab says so")
     entries = [line for line in _lines(said, "fstab") if not line.lstrip().startswith("#")]
@@ -175,11 +182,14 @@ def fstab(said: Mapping[str, str], wanted: Wanted) -> Outcome:
         _entry(line, mounted, notes)
     told, _exit, code = said.get("mount-a", "").rpartition("exit ")
     if code != "0":
-        notes.fail(f"mount -a ends with {code or 'nothing'}: {told}", "take the entry out")
+        notes.fail(
+            f"the command mount -a ends with {code or 'nothing'}: {told}",
+            "correct the entry that it names, or take it out",
+        )
     elif entries:
-        notes.saw(f"mount -a has nothing to complain of; {len(entries)} entries")
+        notes.saw(f"the command mount -a has nothing to complain of; {len(entries)} entries")
     else:
-        notes.saw("there is no entry in /etc/fstab, and / is mounted to be written")
+        notes.saw("/etc/fstab has no entry, and / can be written to")
     return notes.outcome()
 
 
@@ -191,11 +201,17 @@ def _entry(line: str, mounted: Mapping[str, list[str]], notes: Notes) -> None:
         return
     device, directory, kind, options = fields[:_FIELDS]
     if device.startswith("/dev/") and not _STABLE.match(device):
-        notes.fail(f"names a device: {line}", "a device's name changes: name its UUID or label")
+        notes.fail(
+            f"this entry names a device: {line}",
+            "devices change their names: write UUID= or LABEL= and the file system's own",
+        )
     if kind == "swap" or directory in ("none", "swap") or "noauto" in options.split(","):
         return
     if directory not in mounted:
-        notes.fail(f"is not mounted: {line}", "the device is not there, or the entry is wrong")
+        notes.fail(
+            f"this entry is not mounted: {line}",
+            "its device is not there, or the entry is wrong: correct it, or take it out",
+        )
 
 
 def tmp(said: Mapping[str, str], wanted: Wanted) -> Outcome:
@@ -208,10 +224,12 @@ def tmp(said: Mapping[str, str], wanted: Wanted) -> Outcome:
     left = [name for name in names if not _OF_THE_SYSTEM.fullmatch(name)]
     if left:
         notes.fail(
-            f"{len(left)} left: {', '.join(left[:8])}", "empty /tmp before the image is made"
+            f"it holds what is not the system's, {len(left)} in all: {', '.join(left[:8])}",
+            "empty /tmp before the image is made; or see to what writes there at boot",
         )
     else:
-        notes.saw(f"nothing but the system's own: {', '.join(names)}" if names else "it is empty")
+        own = f"it holds nothing but the system's own: {', '.join(names)}"
+        notes.saw(own if names else "it is empty")
     return notes.outcome()
 
 

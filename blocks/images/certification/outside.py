@@ -47,17 +47,26 @@ def key_login(login: Login) -> Outcome:
     """Whether one logs in with the key that the VM was given, and with no other."""
     notes = Notes("key-login")
     if login.let_in:
-        notes.saw(f"let in by {login.banner}")
+        notes.saw(f"the VM's key is let in by {login.banner}")
     elif login.banner is None:
         last = f"; the console's last words: {login.console[-1]}" if login.console else ""
-        notes.fail(f"no SSH server answers{last}", "it has to run, and the firewall to let it")
+        notes.fail(
+            f"no SSH server answers{last}",
+            "one has to start at boot, and the guest's firewall to let port 22 through",
+        )
     else:
         notes.fail(
-            f"{login.banner} does not let the key in: {login.said}",
-            "cloud-init's modules users-groups and ssh put it in place; look at the login user",
+            f"{login.banner} does not let the VM's key in: {login.said}",
+            "cloud-init's modules users-groups and ssh put the key in place, for the login user "
+            "that the image has here (`fifty image show`)",
         )
     if login.stranger:
-        notes.fail("a key that nobody gave it is accepted, too", "its login asks for nothing")
+        notes.fail(
+            "a key that nobody gave it is let in, too",
+            "see to the SSH server's settings, and to its authorized_keys",
+        )
+    elif login.let_in:
+        notes.saw("a key that nobody gave it is not")
     return notes.outcome()
 
 
@@ -71,31 +80,42 @@ def boot_log(milestones: Sequence[tuple[str, str]]) -> Outcome:
     seen = dict(milestones)
     for stage in _BOOT:
         if stage in seen:
-            notes.saw(f"{stage}: {seen[stage]}")
+            notes.saw(f"the first line of the {stage}: {seen[stage]}")
     if not set(_BOOT) & set(seen):
         notes.fail(
-            f"it tells of {', '.join(seen) or 'nothing'}, not of the kernel nor of what follows",
-            "console=ttyS0 has to be on the kernel's command line",
+            f"of {', '.join(_BOOT)} the serial console shows nothing, only of: "
+            f"{', '.join(seen) or 'nothing at all'}",
+            "console=ttyS0 has to be on the kernel's command line, in the boot loader's menu",
         )
     return notes.outcome()
 
 
 def snapshot(trial: Trial) -> Outcome:
     """Whether a snapshot can be taken and reverted to."""
-    return _trial("snapshot", trial)
+    return _trial(
+        "snapshot",
+        trial,
+        "in a VM of it: `fifty vm snapshot create VM one --internal`, `revert`, and look at its "
+        "console for what does not stand that its memory, disk and clock go back",
+    )
 
 
 def volume(trial: Trial) -> Outcome:
     """Whether a volume can be attached, formatted, written, detached and read again."""
-    return _trial("volume", trial)
+    return _trial(
+        "volume",
+        trial,
+        "it takes the driver virtio_blk, a kernel that sees disks that are plugged in while it "
+        "runs, and a program that makes file systems, such as mkfs.ext4",
+    )
 
 
-def _trial(test: str, trial: Trial) -> Outcome:
+def _trial(test: str, trial: Trial, hint: str) -> Outcome:
     notes = Notes(test)
     for act in trial.done:
         notes.saw(act)
     if trial.failed:
-        notes.fail(trial.failed)
+        notes.fail(trial.failed, hint)
     return notes.outcome()
 
 
