@@ -40,7 +40,8 @@ class StandIn:
         stranger: whether it lets anybody in.
         on_the_volume: What it reads there after it was plugged in again.
         in_the_file: What its file holds after the revert.
-        does_not: What is not done: an act of the host, or a script with such words in it.
+        does_not: What is not done: an act of the host, or a script, which ends with
+        code: this then.
         answers: Whether its SSH server answers.
         did: What was done with it.
     """
@@ -52,6 +53,7 @@ class StandIn:
     on_the_volume: str = TOKEN
     in_the_file: str = f"{TOKEN} before"
     does_not: str = "-"
+    code: int | None = 13
     answers: bool = True
     serial: str = ""
     did: list[str] = field(default_factory=list)
@@ -76,7 +78,7 @@ class StandIn:
         }
         act, said = acts[text]
         if act == self.does_not:
-            return Execution(13, "it does not mount", 0, 0.1)
+            return Execution(self.code, "it does not mount", 0, 0.1)
         self.did.append(act)
         return Execution(0, f"{said}\n", 0, 0.1)
 
@@ -246,7 +248,9 @@ def test_a_volume_is_tried_from_the_first_act_to_the_last(
     [
         (StandIn(does_not="write"), "it does not mount", 1),
         (StandIn(does_not="detach"), "the host says no", 2),
-        (StandIn(does_not="read"), "it does not mount", 4),
+        (StandIn(does_not="read"), "ended with 13: it does not mount", 4),
+        (StandIn(does_not="read", code=255), "the guest was lost", 4),
+        (StandIn(does_not="read", code=None), "given up", 4),
         (StandIn(on_the_volume="other"), "other", 5),
         (StandIn(on_the_volume=""), "holds", 5),
         (StandIn(on_the_volume=f"{TOKEN} and more"), "and more", 5),
