@@ -153,8 +153,8 @@ def wait_until_through(
         progress: Told the console's last line, when it is another one.
 
     Raises:
-        GuestFault: It says that it failed, its machine broke down, or it was not through in
-            time; the details are its last 20 lines.
+        GuestFault: It says that it failed, its machine broke down or was stopped (half a system
+            may boot, too), or it was not through in time; the details are its last 20 lines.
     """
     deadline = time.monotonic() + timeout_s
     told: list[str] = []
@@ -167,9 +167,21 @@ def wait_until_through(
                 told = last
                 progress(last[0])
             if state == "shutoff":
+                if _was_destroyed(domains, build_id):
+                    raise guest_fault("the installer's machine was stopped by somebody else", log)
                 return
             if state not in ("running", "paused", "shutdown"):
                 raise guest_fault(f"the installer's machine is {state or 'gone'}", log)
             if time.monotonic() > deadline:
                 raise guest_fault(f"the installer was not through within {timeout_s:g} s", log)
             time.sleep(_POLL_S)
+
+
+def _was_destroyed(domains: Domains, build_id: str) -> bool:
+    """Whether a guest that is off was stopped from outside: it has not ended by itself."""
+
+    def look(conn: libvirt.virConnect) -> bool:
+        state = conn.lookupByUUIDString(build_id).state()
+        return bool(state == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED])
+
+    return domains.connection.call(f"look why {build_id} is off", look)

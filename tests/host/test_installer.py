@@ -6,6 +6,8 @@ machine down, or reboots it, or does neither. All else is real: firmware, drives
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -16,6 +18,7 @@ import pytest
 
 from blocks.commands import run
 from blocks.errors import GuestFault
+from blocks.hypervisor import guest_processes
 from blocks.hypervisor.installer import (
     Installer,
     Keyboard,
@@ -135,3 +138,20 @@ def test_one_that_says_that_it_failed_is_believed(lab: Lab) -> None:
     log = started(lab, NOTHING, "FIFTY-WINDOWS failed: no drivers")
     with pytest.raises(GuestFault, match="FIFTY-WINDOWS failed: no drivers"):
         wait_until_through(lab.host, lab.id, log, 600.0, lambda _line: None)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("destroy", "was stopped by somebody else"), ("kill", "machine is crashed")]
+)
+def test_one_that_somebody_stops_is_not_through(lab: Lab, how: str, words: str) -> None:
+    """What it has written by then may boot, and is half a system."""
+    log = started(lab, NOTHING)
+    eventually(lambda: log.exists() and BEGINS in log.read_text(errors="replace"), "installer")
+    if how == "destroy":
+        lab.virsh("destroy", lab.id)
+    else:
+        [qemu] = guest_processes.inventory(log.parent.parent)
+        os.kill(int(qemu.detail.removeprefix("pid ")), signal.SIGKILL)
+    with pytest.raises(GuestFault, match=words) as raised:
+        wait_until_through(lab.host, lab.id, log, 600.0, lambda _line: None)
+    assert any(BEGINS in line for line in raised.value.details)
