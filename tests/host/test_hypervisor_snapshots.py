@@ -18,6 +18,7 @@ from blocks.hypervisor.instance_dirs import DISK, layer_name, memory_name
 from blocks.hypervisor.internal_snapshots import InternalSnapshots
 from blocks.hypervisor.snapshots import Snapshots
 from tests.host.hypervisor_lab import Lab, boot_sector
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.host
 
@@ -137,7 +138,11 @@ def test_two_lines_of_layers_on_one(guest: Guest) -> None:
     # Beside the guest: nothing that it reads is written.
     guest.layers.melt(guest.id, upper)
     assert not upper.exists()
-    # Below both: QEMU looks after the one that it has open only.
+    # Below both: QEMU looks after the one that it has open only. Stopped after that, it is by
+    # the note that the two lines that are on the disk then are known as one and the same merge.
+    disk_layers.begin_merge(common, disk)
+    live_merge.begin(guest.domain(), common, disk)
+    eventually(lambda: live_merge.is_over(guest.domain()), "merge of one line")
     guest.layers.melt(guest.id, common)
     assert guest.chain() == [right, disk]
     assert (guest.content(), guest.content(left)) == ([1, 4], [1, 2])
