@@ -113,7 +113,8 @@ def test_a_vm_tells_how_many_snapshots_it_has(
 
 def test_help_says_what_has_no_snapshots(capsys: pytest.CaptureFixture[str]) -> None:
     told = " ".join(_text(capsys, "vm", "snapshot", "create", "--help").split())
-    assert "volumes and encrypted disks have none" in told
+    assert "Its volumes are not a part of it" in told
+    assert "a VM whose disk is encrypted can have none" in told
 
 
 def test_empty_lists_say_what_to_do_next(
