@@ -267,3 +267,36 @@ def test_a_volume_that_does_not_appear_is_told() -> None:
     assert "no such 'serial" in done.stdout
     assert shell(read_volume("no such", 0)).returncode == 10
     assert shell(kept()).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "code", "told"),
+    [
+        ("", 0, "formatted by mkfs.ext4 and written, /dev/vdz"),
+        ("mkfs.ext4", 12, "mkfs.ext4 -q -F /dev/vdz: it is broken"),
+        ("mount", 13, "/dev/vdz does not mount"),
+        ("umount", 14, "it does not unmount"),
+    ],
+)
+def test_the_script_of_a_volume_ends_where_an_act_fails(
+    tmp_path: Path, broken: str, code: int, told: str
+) -> None:
+    disk, programs, mounted = tmp_path / "sys/vdz", tmp_path / "bin", tmp_path / "mounted"
+    for folder in (disk, programs):
+        folder.mkdir(parents=True)
+    (disk / "serial").write_text("4bb67773-a2fe-5c1b-8\n")
+    # Nothing of this machine is found, formatted or mounted by it.
+    bodies = dict.fromkeys(("mkfs.ext4", "mount", "umount"), "true") | {"id": "echo 0"}
+    if broken:
+        bodies[broken] = "echo it is broken; false"
+    for name, body in bodies.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    text = write_volume("4bb67773-a2fe-5c1b-8", "words", 0)
+    text = text.replace("/sys/block", str(tmp_path / "sys"))
+    text = text.replace("/run/fifty-volume", str(mounted))
+    done = shell(f"PATH={programs}:$PATH\n{text}")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, told)
+    assert mounted.exists() is (code != 12)
+    if code == 0:
+        assert (mounted / "written").read_text() == "words\n"
