@@ -31,13 +31,18 @@ WATCHDOG = """
     [ $((hardware - $(date +%s))) -gt 1 ] && poweroff -f
 done) >/dev/null 2>&1 &
 say "ready"""
+#: Each login takes so long that from the snapshot to the revert its clock goes on by more than
+#: a second on the quickest machine, too.
+SLOW = "dropbear -s -c 'sleep 3; eval \"$SSH_ORIGINAL_COMMAND\"' -r"
 
 
-def init(old: str, new: str) -> str:
+def init(*changes: tuple[str, str]) -> str:
     """micro's init with something else in it."""
     text = (MICRO / "init.sh").read_text()
-    assert text.count(old) == 1, old
-    return text.replace(old, new)
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
 
 
 def menu(old: str, new: str) -> str:
@@ -52,16 +57,16 @@ def menu(old: str, new: str) -> str:
 
 #: What is broken in micro for each of the tests: what is put into it.
 BROKEN: Mapping[str, Mapping[str, str | bytes]] = {
-    "key-login": {INIT: init('echo "$value" >>/root/.ssh/authorized_keys', "true")},
-    "injected-file": {INIT: init('say "ready', 'rm -f /etc/fifty-certificate\nsay "ready')},
-    "cloud-init": {INIT: init('[ -s "$drive/user_data" ]', "false")},
-    "root-size": {INIT: init("resize2fs /dev/vda1 >/run/resize2fs.log 2>&1", "true")},
-    "host-name": {INIT: init('hostname "$value"', "true")},
+    "key-login": {INIT: init(('echo "$value" >>/root/.ssh/authorized_keys', "true"))},
+    "injected-file": {INIT: init(('say "ready', 'rm -f /etc/fifty-certificate\nsay "ready'))},
+    "cloud-init": {INIT: init(('[ -s "$drive/user_data" ]', "false"))},
+    "root-size": {INIT: init(("resize2fs /dev/vda1 >/run/resize2fs.log 2>&1", "true"))},
+    "host-name": {INIT: init(('hostname "$value"', "true"))},
     "time-zone": {"/etc/localtime": ZONE.read_bytes()},
     "fstab": {"/etc/fstab": "LABEL=gone /mnt/config ext4 defaults 0 2\n"},
     "console": {MENU: menu("console=ttyS0", "console=tty0")},
-    "tmp": {INIT: init('say "ready', ': >/tmp/left-behind\nsay "ready')},
-    "snapshot": {INIT: init('say "ready', WATCHDOG)},
+    "tmp": {INIT: init(('say "ready', ': >/tmp/left-behind\nsay "ready'))},
+    "snapshot": {INIT: init(('say "ready', WATCHDOG), ("dropbear -s -r", SLOW))},
     # busybox's shell finds its own mke2fs without the link; this comes before it.
     "volume": {"/bin/mkfs.ext4": "#!/bin/sh\necho libext2fs.so.2 is gone >&2\nexit 127\n"},
 }
