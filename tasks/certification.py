@@ -250,8 +250,8 @@ def record_certificate(
         ],
         description=(
             f"**{image.reference}** {'has' if certificate.passed else 'has not'} passed: "
-            f"{certificate.summary}. Booted as {subject.flavor.name}; this holds for the file "
-            f"with the SHA-256 {image.sha256}."
+            f"{certificate.summary}. Booted with the flavor {subject.flavor.name}; this holds "
+            f"for the file with the SHA-256 {image.sha256}."
         ),
     )
     return document

@@ -78,9 +78,10 @@ def first_boot(said: Mapping[str, str], wanted: Wanted) -> Outcome:
         _cloud_init(said, notes)
         hint = "cloud-init's module scripts-user has to run it, in its final stage"
     elif wanted.marker:
-        notes.saw(f"the image has a program of its own for it; its end was told: {wanted.marker}")
+        told = f"its end was told on the console: {wanted.marker}"
+        notes.saw(f"the image has no cloud-init, but a program of its own; {told}")
     else:
-        notes.saw("there is no cloud-init in the image")
+        notes.saw("the image has no cloud-init")
     if said.get("script", "").strip() == wanted.script:
         notes.saw("the script in the user data was run")
     else:
@@ -131,10 +132,10 @@ def time_zone(said: Mapping[str, str], wanted: Wanted) -> Outcome:
         return notes.outcome()
     right = wanted.at.astimezone(ZoneInfo(wanted.zone)).strftime("%z")
     if offset == right:
-        notes.saw(f"its zone is {' '.join(words[1:])}, and {right} is right for {wanted.zone}")
+        notes.saw(f"its clock shows {' '.join(words[1:])}, which is right for {wanted.zone}")
     else:
         notes.fail(
-            f"its zone is {' '.join(words[1:])}; {wanted.zone} was expected, which is {right}",
+            f"its clock shows {' '.join(words[1:])}; {wanted.zone} was expected, which is {right}",
             "set /etc/localtime in the image; or certify it with --timezone and the zone it is for",
         )
     late = seconds - wanted.at.timestamp()

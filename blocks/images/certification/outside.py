@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from blocks.images.certification.certificate import Notes, Outcome
 
 #: What a console's log has to tell of: the boot loader alone is no boot.
-_BOOT = ("kernel", "init")
+_BOOT: Mapping[str, str] = {"kernel": "the kernel", "init": "init"}
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ def boot_log(milestones: Sequence[tuple[str, str]]) -> Outcome:
     """
     notes = Notes("console")
     seen = dict(milestones)
-    for stage in _BOOT:
+    for stage, whose in _BOOT.items():
         if stage in seen:
-            notes.saw(f"the first line of the {stage}: {seen[stage]}")
+            notes.saw(f"the first line of {whose}: {seen[stage]}")
     if not set(_BOOT) & set(seen):
         notes.fail(
-            f"of {', '.join(_BOOT)} the serial console shows nothing, only of: "
-            f"{', '.join(seen) or 'nothing at all'}",
+            f"the serial console shows nothing of {' nor of '.join(_BOOT.values())}, only of: "
+            f"{', '.join(seen) or 'nothing'}",
             "console=ttyS0 has to be on the kernel's command line, in the boot loader's menu",
         )
     return notes.outcome()
