@@ -28,12 +28,12 @@ ZONE = Path("/usr/share/zoneinfo/Asia/Kolkata")
 WATCHDOG = """
 (while sleep 0.2; do
     read -r hardware </sys/class/rtc/rtc0/since_epoch
-    [ $((hardware - $(date +%s))) -gt 1 ] && poweroff -f
+    [ $((hardware - $(date +%s))) -gt 2 ] && poweroff -f
 done) >/dev/null 2>&1 &
 say "ready"""
-#: Each login takes so long that from the snapshot to the revert its clock goes on by more than
-#: a second on the quickest machine, too.
-SLOW = "dropbear -s -c 'sleep 3; eval \"$SSH_ORIGINAL_COMMAND\"' -r"
+#: Each login takes so long that its clock is set back by more than that on the quickest machine,
+#: too; to be stopped while a snapshot is taken costs it less.
+SLOW = "dropbear -s -c 'sleep 4; eval \"$SSH_ORIGINAL_COMMAND\"' -r"
 
 
 def init(*changes: tuple[str, str]) -> str:
