@@ -84,6 +84,7 @@ def test_of_a_failed_one_nothing_is_left(cloud: Cloud) -> None:
 
 def test_one_that_is_off_stays_off(cloud: Cloud) -> None:
     world, vm = cloud.world, cloud.instance("lived").id
+    key = cloud.ssh("lived", HOST_KEY)
     world.hypervisor.destroy(vm)
     cloud.fifty("image", "capture", "lived", "of-lived-off", "--as-it-is")
     assert world.hypervisor.state(vm) == "shutoff"
@@ -91,8 +92,12 @@ def test_one_that_is_off_stays_off(cloud: Cloud) -> None:
     report = cloud.json("image", "check", "of-lived-off", code=3)
     failed = {one["point"] for one in report["findings"] if one["verdict"] == "fail"}
     assert failed == {"host-keys", "keys"}
+    # A disk that no QEMU has open is guarded by nobody else.
+    cloud.fifty("image", "capture", "lived", "of-lived-too")
     cloud.fifty("vm", "start", "lived")
     assert cloud.ssh("lived", "cat /root/work") == "mine\n"
+    assert cloud.ssh("lived", "cat /root/.ash_history") == "secret\n"
+    assert cloud.ssh("lived", HOST_KEY) == key
 
 
 def test_what_cannot_be_captured_is_refused(cloud: Cloud) -> None:
@@ -101,6 +106,7 @@ def test_what_cannot_be_captured_is_refused(cloud: Cloud) -> None:
         (("nobody", "of-lived-x"), "NotFound"),
         (("lived", "micro"), "Conflict"),
         (("lived", "no name"), "InvalidRequest"),
+        (("lived", "of-lived-x", "--quiesce"), "Conflict"),
     ):
         assert cloud.json("image", "capture", *words, code=1)["error"] == error
     assert differences(before, cloud.inventory()) == []
