@@ -162,11 +162,14 @@ def test_what_is_not_ext_is_read_as_trust_has_it(tmp_path: Path, exports: Export
 
 def test_an_error_inside_leaves_nothing(disk: Path, exports: Exports) -> None:
     for method in (Method.DEBUGFS, Method.LOOP, Method.NBD):
+        # A file of the guest's that stays open keeps its file system and its loop device.
+        before = _open_files()
         with (
             pytest.raises(RuntimeError),
             open_access(disk, format_of(disk), exports, trusted=True, writable=True, method=method),
         ):
             raise RuntimeError
+        assert _open_files() == before
         assert _of_ours(disk.parent) == []
 
 
@@ -202,6 +205,10 @@ def _of_ours(folder: Path) -> list[str]:
         backing = path.read_text()
         found += [backing] if str(folder) in backing else []
     return found
+
+
+def _open_files() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def _seen_by(program: str, folder: Path) -> list[str]:

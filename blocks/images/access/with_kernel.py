@@ -55,11 +55,15 @@ class Holder:
         raw: The file to mount from; may be one that the process makes (NBD).
         writable: Whether the guest's files may be changed.
         more: More words for the process.
+
+    Attributes:
+        root: The guest's root directory, open; -1 where none is.
     """
 
     def __init__(self, folder: Path, raw: Path, *, writable: bool, **more: str) -> None:
         self.tree = folder / "tree"
         self.tree.mkdir(exist_ok=True)
+        self.root = -1
         spec = {"raw": str(raw), "tree": str(self.tree), "writable": writable, **more}
         words = [*_NAMESPACES, sys.executable, "-I", "-S", str(_HOLDER), json.dumps(spec)]
         try:
@@ -94,8 +98,15 @@ class Holder:
         """How a path of the process's namespace is reached from ours."""
         return Path(f"/proc/{self._program.pid}/root{path}")
 
+    def leave(self) -> None:
+        """Close the root: what is open keeps its file system, and that one's loop device."""
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1
+
     def end(self) -> None:
         """End it, and all that it holds."""
+        self.leave()
         with self._program:
             if self._program.stdin is not None:
                 with suppress(BrokenPipeError):
@@ -120,7 +131,6 @@ class MountedAccess(Access):
         self.method = method
         self._holder = holder
         self._writable = writable
-        self._root = -1
         self.map: DiskMap = read_map(holder.see(raw))
         root = find_root(self.map, self._has_etc)
         self._mount("/", root)
@@ -137,7 +147,8 @@ class MountedAccess(Access):
         size = next(one.size for one in self.map.partitions if one.holds == held)
         self._holder.do("mount", point=point, kind=held.kind, offset=held.offset, size=size)
         if point == "/":
-            self._root = os.open(self._holder.see(self._holder.tree), os.O_PATH | os.O_DIRECTORY)
+            path = self._holder.see(self._holder.tree)
+            self._holder.root = os.open(path, os.O_PATH | os.O_DIRECTORY)
 
     def _has_etc(self, held: FileSystem) -> bool:
         try:
@@ -150,9 +161,7 @@ class MountedAccess(Access):
 
     def close(self) -> None:
         """Unmount: then all is written."""
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
+        self._holder.leave()
         self._holder.do("unmount")
 
     def find(self, path: str, *, follow: bool = True) -> Node | None:
@@ -212,7 +221,7 @@ class MountedAccess(Access):
 
     @contextmanager
     def _opened(self, path: str, flags: int) -> Iterator[int]:
-        handle = open_inside(self._root, path, flags)
+        handle = open_inside(self._holder.root, path, flags)
         try:
             yield handle
         finally:
