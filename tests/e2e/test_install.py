@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from tests.cloud import Cloud
 from tests.forked import forked
@@ -47,6 +48,13 @@ def first_sector(disk: Path, tmp_path: Path) -> bytes:
     words = ["qemu-img", "dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=1"]
     subprocess.run([*words, f"if={disk}", f"of={raw}"], check=True)
     return raw.read_bytes()[:512]
+
+
+def machine_of(cloud: Cloud, image: str) -> etree._Element:
+    """An installer's machine, as libvirt knows it."""
+    hypervisor = cloud.world.hypervisor
+    [found] = [one for one in hypervisor.inventory() if one.name.endswith(f"-{image}")]
+    return etree.fromstring(str(hypervisor.definition(str(found.owner))))
 
 
 def test_what_was_installed_is_an_image_and_the_machine_is_gone(
@@ -101,6 +109,11 @@ def test_a_killed_one_is_gone_on_with(quick: Cloud, medium: Path, fault: str) ->
     cloud, before = quick, quick.inventory()
     words = ("image", "install", "killed", str(medium), *SMALL, "--no-virtio")
     assert cloud.run(*words, fault=fault).returncode == -9
+    if fault[:2] in ("33", "34", "35"):
+        machine = machine_of(cloud, "killed")
+        bus = [one.get("bus") for one in machine.iterfind("devices/disk[@device='disk']/target")]
+        told = (bus, machine.findtext("memory"), machine.findtext("vcpu"))
+        assert told == (["sata"], str(128 * 1024), "1")
     ended = {one["name"]: one["state"] for one in cloud.json("reconcile")["reconciled"]}
     assert ended == {"killed": "complete"}
     image = cloud.json("image", "show", "killed")
