@@ -50,8 +50,8 @@ cp /go /new/run/go
 exec chroot /new /bin/bash /run/go
 """
 _GO = """export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-# As a distribution does when it starts (modules.devname); who opens it loads the module.
-mkdir -p /dev/net && mknod /dev/net/tun c 10 200
+# As a distribution does when it starts (modules.devname); who opens one loads its module.
+mkdir -p /dev/net && mknod /dev/net/tun c 10 200 && mknod /dev/loop-control c 10 237
 ip link set lo up; date -s @{now} > /dev/null
 cd {cwd} && {command}
 echo "STOCK-KERNEL-CODE $?"

@@ -1,7 +1,7 @@
-"""The data plane under a stock distribution's kernel, by the same tests as under this one.
+"""Data plane and images under a stock distribution's kernel, by the same tests as under this one.
 
 There the firewall is one table of family bridge (nf_conntrack_bridge), link kinds are
-modules that nobody has loaded yet, and GRE, VLANs and Open vSwitch's datapath are the
+modules that nobody has loaded yet, and GRE, VLANs, Open vSwitch's datapath and NBD are the
 kernel's own.
 """
 
@@ -61,3 +61,13 @@ def test_open_vswitch_switches_in_the_kernel(tree: Path, tmp_path: Path) -> None
     files = [f"tests/host/test_segments_{name}.py" for name in ("openvswitch", "hosts")]
     words = [*_PYTEST, *files, "-k", "made_as or driver_is or (talk and gre-openvswitch)"]
     assert "3 passed" in machine.run(tree, tmp_path, words, PROJECT, 880)
+
+
+def test_the_kernels_own_nbd_is_the_way_into_an_image(tree: Path, tmp_path: Path) -> None:
+    words = [*_PYTEST, "tests/stock_kernel/nbd_devices.py"]
+    assert "11 passed" in machine.run(tree, tmp_path, words, PROJECT, 880)
+
+
+def test_what_goes_by_nbd_goes_by_the_kernels_own(tree: Path, tmp_path: Path) -> None:
+    words = [*_PYTEST, "tests/host/test_images_access.py", "-k", "nbd or error_inside"]
+    assert "6 passed" in machine.run(tree, tmp_path, words, PROJECT, 880)

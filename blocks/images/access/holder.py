@@ -1,9 +1,9 @@
 """Holds mounts of a guest's file systems, in namespaces that end with it.
 
-Started as a program of its own (`python -I -S holder.py SPEC`) in a mount and a process
-namespace; it does what it is told line by line (JSON on standard input, an answer for each),
-and ends when its input does: then the kernel takes mounts, loop devices and processes away,
-whoever was killed. Imports the standard library only.
+Started as a program of its own (see `with_kernel`) in a mount and a process namespace; it does
+what it is told line by line (JSON on standard input, an answer for each), and ends when its
+input does: then the kernel takes mounts, loop devices and processes away, whoever was killed.
+Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -14,14 +14,21 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 _OPENAT2 = 437
 _NO_MAGIC_LINKS, _IN_ROOT = 0x02, 0x10
-_READY_TIMEOUT_S = 30.0
-_POLL_S = 0.005
+
+
+class Server(Protocol):
+    """What shows a disk as a raw file."""
+
+    raw: str
+
+    def end(self) -> None:
+        """End it; all is written then."""
 
 
 class _How(ctypes.Structure):
@@ -92,59 +99,25 @@ def _unmount(spec: dict[str, Any]) -> None:
         subprocess.run([b"umount", path], check=True, capture_output=True)
 
 
-def _serve_nbd(spec: dict[str, Any]) -> None:
-    """Show the disk as the raw file: qemu-nbd serves it, nbdfuse makes a file of it.
-
-    Both are in mount namespaces of their own, without the guest's file systems: a killed nbdfuse
-    that was the last one in ours would have to unmount them before the kernel closes its side of
-    FUSE, so it would wait for itself for ever, and with it whoever looks at loop devices.
-    """
-    socket = spec["socket"]
-    folder = os.path.dirname(spec["raw"])  # noqa: PTH120
-    # What nbdfuse mounts there is seen here, and what is unmounted here is unmounted there.
-    subprocess.run(["mount", "--bind", "--make-shared", folder, folder], check=True)
-    apart = ["unshare", "--mount", "--propagation", "unchanged", "--"]
-    words = [*apart, "qemu-nbd", "--persistent", "--socket", socket, "--format", spec["format"]]
-    words += [] if spec["writable"] else ["--read-only"]
-    server = subprocess.Popen([*words, spec["disk"]], stdin=subprocess.DEVNULL)
-    _wait_for(socket, server)
-    words = [*apart, "nbdfuse", *([] if spec["writable"] else ["--readonly"])]
-    client = subprocess.Popen([*words, spec["raw"], "--unix", socket], stdin=subprocess.DEVNULL)
-    _wait_for(spec["raw"], client)
-    spec["programs"] = [client, server]
-
-
-def _wait_for(path: str, program: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT_S
-    while not os.path.exists(path):  # noqa: PTH110
-        if program.poll() is not None:
-            raise OSError(errno.EIO, f"the server of {path} ended with {program.returncode}")
-        if time.monotonic() > deadline:
-            raise OSError(errno.ETIMEDOUT, f"{path} is not there")
-        time.sleep(_POLL_S)
-
-
-def _end_nbd(spec: dict[str, Any]) -> None:
-    """End client and server, in this order: what the client still has is written."""
-    subprocess.run(["fusermount3", "-u", os.path.dirname(spec["raw"])], check=True)  # noqa: PTH120
-    client, server = spec.pop("programs")
-    client.wait(_READY_TIMEOUT_S)
-    server.terminate()
-    server.wait(_READY_TIMEOUT_S)
-
-
-def main(spec: dict[str, Any]) -> None:
+def main(spec: dict[str, Any], serve: Callable[[dict[str, Any]], Server]) -> None:
     """Do what is asked until the input ends.
 
     Args:
-        spec: `raw` (the file to mount), `tree` (where), `writable`; for NBD also `disk`,
-            `format` and `socket`.
+        spec: `raw` (the file to mount; what an NBD server shows comes in its place), `tree`
+            (where), `writable`; for NBD also `disk`, `format` and `socket`.
+        serve: What shows a disk by NBD.
     """
+    servers: list[Server] = []
+
+    def begin(_order: dict[str, Any]) -> None:
+        servers.append(serve(spec))
+        spec["raw"] = servers[0].raw
+
     orders: dict[str, Callable[[dict[str, Any]], None]] = {
-        "nbd": lambda _order: _serve_nbd(spec),
+        "nbd": begin,
         "mount": lambda order: _mount(spec, order),
         "unmount": lambda _order: _unmount(spec),
-        "end-nbd": lambda _order: _end_nbd(spec),
+        "end-nbd": lambda _order: servers.pop().end(),
     }
     for line in sys.stdin:
         order = json.loads(line)
@@ -152,12 +125,13 @@ def main(spec: dict[str, Any]) -> None:
             orders[order["do"]](order)
         except (OSError, subprocess.SubprocessError) as error:
             said = getattr(error, "strerror", None) or str(error)
-            answer = {"error": said}
+            answer = {"error": said, "errno": getattr(error, "errno", None)}
         else:
-            answer = {}
+            answer = {"raw": spec["raw"]}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    if servers:
+        # Else the kernel unmounts when the server is gone, and tells of a disk that fails.
+        with suppress(OSError, subprocess.SubprocessError):
+            _unmount(spec)
+            servers.pop().end()

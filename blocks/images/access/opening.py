@@ -4,7 +4,7 @@
 |------------|-------------------------------------|------------------------------------|-------|
 | debugfs    | qemu-storage-daemon's FUSE export   | debugfs, a confined process        | none  |
 | loop       | qemu-storage-daemon's FUSE export   | the host's kernel, in a namespace  | full  |
-| nbd        | qemu-nbd, nbdfuse                   | the host's kernel, in a namespace  | full  |
+| nbd        | qemu-nbd, and the kernel or nbdfuse | the host's kernel, in a namespace  | full  |
 | libguestfs | a small guest's disk                | that guest's kernel                | none  |
 
 An image that is not trusted never meets a file system driver of the host's kernel.
@@ -19,7 +19,9 @@ from pathlib import Path
 
 from blocks.errors import Denied, Unsupported
 from blocks.images.access.base import Access, Method
-from blocks.images.access.with_kernel import Holder, MountedAccess, require_kernel
+from blocks.images.access.holding import Holder
+from blocks.images.access.nbd_server import nbd_devices
+from blocks.images.access.with_kernel import MountedAccess, require_kernel
 from blocks.images.access.with_libguestfs import GuestfishAccess, kvm_flags
 from blocks.images.access.without_kernel import DebugfsAccess
 from blocks.images.exports import Exports
@@ -115,22 +117,17 @@ def _by_nbd(
     disk: Path, disk_format: ImageFormat, exports: Exports, _trusted: bool, writable: bool
 ) -> Iterator[Access]:
     require_kernel()
-    for program, package in (("qemu-nbd", "qemu-utils"), ("nbdfuse", "libnbd-bin")):
+    wanted = {"qemu-nbd": "qemu-utils"}
+    if not nbd_devices():
+        wanted["nbdfuse"] = "libnbd-bin"
+    for program, package in wanted.items():
         if shutil.which(program) is None:
             raise Unsupported(f"the program {program} is not installed", hint=f"install {package}")
     with exports.scratch(disk) as folder:
-        raw = folder / "nbd" / "raw"
-        raw.parent.mkdir()
-        holder = Holder(
-            folder,
-            raw,
-            writable=writable,
-            disk=str(disk),
-            format=disk_format,
-            socket=str(folder / "socket"),
-        )
+        more = {"disk": str(disk), "format": str(disk_format), "socket": str(folder / "socket")}
+        holder = Holder(folder, folder / "raw", writable=writable, **more)
         try:
-            holder.do("nbd")
+            raw = holder.do("nbd")
             access = MountedAccess(holder, raw, Method.NBD, writable=writable)
             yield access
             access.close()

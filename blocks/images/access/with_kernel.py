@@ -9,16 +9,12 @@ descriptors of directories inside: no link of the guest leads to a file of the h
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from blocks.errors import HostFault, InvalidRequest, Unsupported
 from blocks.images.access.base import (
@@ -34,87 +30,12 @@ from blocks.images.access.base import (
     too_large,
 )
 from blocks.images.access.holder import open_inside
+from blocks.images.access.holding import Holder
 from blocks.images.access.mount_table import find_root, mount_table
 from blocks.images.file_systems import FileSystem
 from blocks.images.partitions import DiskMap, read_map
 
-_HOLDER = Path(__file__).with_name("holder.py")
-_NAMESPACES = (
-    *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--fork", "--pid", "--kill-child=KILL"),
-    *("--mount", "--mount-proc", "--propagation", "private", "--"),
-)
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES)
-_TIMEOUT_S = 60.0
-
-
-class Holder:
-    """The process that holds the mounts.
-
-    Args:
-        folder: A directory of the caller's, for mount points and sockets.
-        raw: The file to mount from; may be one that the process makes (NBD).
-        writable: Whether the guest's files may be changed.
-        more: More words for the process.
-
-    Attributes:
-        root: The guest's root directory, open; -1 where none is.
-    """
-
-    def __init__(self, folder: Path, raw: Path, *, writable: bool, **more: str) -> None:
-        self.tree = folder / "tree"
-        self.tree.mkdir(exist_ok=True)
-        self.root = -1
-        spec = {"raw": str(raw), "tree": str(self.tree), "writable": writable, **more}
-        words = [*_NAMESPACES, sys.executable, "-I", "-S", str(_HOLDER), json.dumps(spec)]
-        try:
-            self._program = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                text=True,
-            )  # fmt: skip
-        except FileNotFoundError as error:
-            raise Unsupported("setpriv is not installed", hint="install util-linux") from error
-
-    def do(self, order: str, **more: str | int) -> None:
-        """Have something done.
-
-        Raises:
-            HostFault: It cannot be done.
-        """
-        assert self._program.stdin is not None  # noqa: S101 - asked for above
-        assert self._program.stdout is not None  # noqa: S101
-        try:
-            self._program.stdin.write(json.dumps({"do": order, **more}) + "\n")
-            self._program.stdin.flush()
-            line = self._program.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise HostFault(f"{order}: the process that holds the mounts has ended")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise HostFault(f"{order}: {answer['error']}", hint="see `dmesg`")
-
-    def see(self, path: Path) -> Path:
-        """How a path of the process's namespace is reached from ours."""
-        return Path(f"/proc/{self._program.pid}/root{path}")
-
-    def leave(self) -> None:
-        """Close the root: what is open keeps its file system, and that one's loop device."""
-        if self.root >= 0:
-            os.close(self.root)
-            self.root = -1
-
-    def end(self) -> None:
-        """End it, and all that it holds."""
-        self.leave()
-        with self._program:
-            if self._program.stdin is not None:
-                with suppress(BrokenPipeError):
-                    self._program.stdin.close()
-            try:
-                self._program.wait(_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._program.kill()
 
 
 class MountedAccess(Access):
@@ -147,8 +68,7 @@ class MountedAccess(Access):
         size = next(one.size for one in self.map.partitions if one.holds == held)
         self._holder.do("mount", point=point, kind=held.kind, offset=held.offset, size=size)
         if point == "/":
-            path = self._holder.see(self._holder.tree)
-            self._holder.root = os.open(path, os.O_PATH | os.O_DIRECTORY)
+            self._holder.enter()
 
     def _has_etc(self, held: FileSystem) -> bool:
         try:
@@ -161,8 +81,7 @@ class MountedAccess(Access):
 
     def close(self) -> None:
         """Unmount: then all is written."""
-        self._holder.leave()
-        self._holder.do("unmount")
+        self._holder.unmount()
 
     def find(self, path: str, *, follow: bool = True) -> Node | None:
         """See `Access`."""
