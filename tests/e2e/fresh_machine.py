@@ -32,13 +32,15 @@ echo ready
 cat  # until our end of the pipe is closed; the shell takes the exit status of orphans
 """
 
-#: What it prints of the machine, a line each; the host's own tools tell it.
+#: What it prints of the machine, a line each; the host's own tools tell it. A process that has
+#: ended (Z), and whose parent is about to ask how, is none.
 _INVENTORY = """
 ip -brief link | cut -d' ' -f1 | sed 's/^/link /'
 ip netns list | sed 's/^/namespace /'
 nft list tables
 sed 's/^/mount /' /proc/self/mountinfo | cut -d' ' -f1,6
-ps -e --format ppid=,args= --cols 300 | sed "/^ *$$ /d;s/^ *[0-9]* /process /"
+ps -e --format ppid=,stat=,args= --cols 300 |
+  sed "/^ *$$ /d;/^ *[0-9]* Z/d;s/^ *[0-9]* *[^ ]* */process /"
 stat -c '%n %U:%G %a' /dev/kvm
 ls -d /run/fifty* /run/netns/* "$FIFTY_HOME" 2>/dev/null
 losetup --list --noheadings | grep --fixed-strings "$FIFTY_HOME"

@@ -24,6 +24,7 @@ from tests.image_maker import run
 from tests.installer_medium import make_medium
 from tests.inventory import differences
 from tests.prefect_api import api
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -114,6 +115,17 @@ def operator(cloud: Cloud, name: str, key: Path, command: str) -> str:
     return done.stdout
 
 
+def in_prefect() -> bool:
+    """Whether the run's steps are in Prefect, in order, and what the installer said in its log.
+
+    Both reach its API a while after the fact.
+    """
+    tasks, log = told_by_prefect("install-image golden")
+    steps = [name for name in tasks if name[0].isdigit()]
+    said = any("installer: " in line or "Power down" in line for line in log)
+    return steps == list(STEPS) and said
+
+
 def told_by_prefect(flow_run: str) -> tuple[list[str], list[str]]:
     """The tasks of the flow run of that name, and the lines of its log, in order."""
     named = {"flow_runs": {"name": {"any_": [flow_run]}}}
@@ -145,9 +157,7 @@ def test_a_system_is_installed_as_its_answers_say_and_boots(
     assert image["virtual_size_bytes"] == 1024**3
     shown = cloud.fifty("image", "show", "golden")
     assert "installed from halcyon-1.0.iso" in shown
-    tasks, log = told_by_prefect("install-image golden")
-    assert [name for name in tasks if name[0].isdigit()] == list(STEPS)
-    assert any("installer: " in line or "Power down" in line for line in log), log
+    eventually(in_prefect, "all steps and the installer's words in Prefect")
 
     # Nothing of the machine is there any more: libvirt's domain, its media, its answers.
     assert cloud.world.hypervisor.state(image["id"]) is None
