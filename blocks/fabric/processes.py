@@ -129,9 +129,17 @@ def stop(pid: int, token: str) -> bool:
 
 
 def having(token: str) -> list[int]:
-    """The pids of the processes that have this argument."""
-    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if token in command_line(pid)]
+    """The pids of processes that have this argument: not all, but some if there are any.
+
+    One that goes into the background is another from one moment to the next: where none was
+    seen, those that have come meanwhile are looked at, too.
+    """
+    seen: set[int] = set()
+    while pids := {int(path.name) for path in Path("/proc").glob("[0-9]*")} - seen:
+        if found := [pid for pid in sorted(pids) if token in command_line(pid)]:
+            return found
+        seen |= pids
+    return []
 
 
 def command_line(pid: int) -> list[str]:
