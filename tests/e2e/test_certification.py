@@ -32,7 +32,7 @@ WATCHDOG = """
 done) >/dev/null 2>&1 &
 say "ready"""
 #: Each login takes so long that its clock is set back by more than that on the quickest machine,
-#: too; to be stopped while a snapshot is taken costs it less.
+#: too. Where taking a snapshot stops it for as long, it is lost by then: the same test fails.
 SLOW = "dropbear -s -c 'sleep 4; eval \"$SSH_ORIGINAL_COMMAND\"' -r"
 
 
